@@ -1,0 +1,20 @@
+"""The names under which a study is known outside its resource."""
+
+from hpstudy.api.study import Metadata
+
+LABEL_STUDY = "hpstudy.io/study"
+"""On everything made for a study: its name."""
+LABEL_GROUP = "hpstudy.io/group"
+"""On everything made for a worker group: its index."""
+
+STORAGE_URL_VARIABLE = "HPSTUDY_STORAGE_URL"
+"""Where a worker finds the URL of the storage: the environment, filled from a Secret, never an argument."""
+
+
+def stored_study_name(metadata: Metadata) -> str:
+    """The name of the study in the Optuna storage.
+
+    In a cluster the start of the object's uid is part of it: a study deleted and applied anew starts afresh, and what
+    the old one recorded stays readable under its own name.
+    """
+    return f"{metadata.namespace}/{metadata.name}-{metadata.uid[:8]}" if metadata.uid else metadata.name

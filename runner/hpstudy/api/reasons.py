@@ -1,0 +1,56 @@
+"""The reasons of conditions, one list for the operator, the workers and the command line.
+
+A reason is a CamelCase word that programs may match on; the message beside it is for people.
+"""
+
+# Accepted
+ACCEPTED = "Accepted"
+"""The study can run as written."""
+INVALID_SPEC = "InvalidSpec"
+"""A field breaks a rule of the schema that the API server cannot see."""
+SPEC_CHANGED = "SpecChanged"
+"""Objectives, search space or backend differ from what the stored trials were made with."""
+UNKNOWN_SAMPLER = "UnknownSampler"
+UNKNOWN_PRUNER = "UnknownPruner"
+INVALID_OPTION = "InvalidOption"
+"""A sampler or pruner does not take an option, or not with that value."""
+INVALID_TEMPLATE = "InvalidTemplate"
+"""The API server refused the Job or Service made from ``workers.template``."""
+IMPORT_FAILED = "ImportFailed"
+"""A ``module:function`` cannot be imported in the worker's image."""
+UNKNOWN_PARAMETER = "UnknownParameter"
+"""A parameter of the search space or an argument is no TrainingArguments field and no ``model.*`` setting."""
+INVALID_DATASET = "InvalidDataset"
+"""The data set is missing or lacks a column."""
+INVALID_MODEL = "InvalidModel"
+"""The model cannot be loaded, or its configuration cannot be built."""
+
+# StorageReady
+STORAGE_READY = "StorageReady"
+SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+"""The Secret of ``storage.secretRef``, or its key, does not exist."""
+STORAGE_UNREACHABLE = "StorageUnreachable"
+"""The database does not answer, refuses the credentials, or its URL is malformed."""
+
+# Running
+WAITING_FOR_WORKERS = "WaitingForWorkers"
+"""Jobs exist, no group is ready yet."""
+TRIALS_RUNNING = "TrialsRunning"
+NOT_STARTED = "NotStarted"
+"""Something has to be mended before workers start; see the other conditions."""
+FINISHED = "Finished"
+
+# Stalled
+PROGRESSING = "Progressing"
+IMAGE_PULL_FAILED = "ImagePullFailed"
+UNSCHEDULABLE = "Unschedulable"
+CONTAINER_FAILED = "ContainerFailed"
+"""A worker container cannot be started, or keeps ending."""
+
+# Succeeded, Failed
+MAX_TRIALS_REACHED = "MaxTrialsReached"
+MAX_FAILED_TRIALS_EXCEEDED = "MaxFailedTrialsExceeded"
+WORKER_GROUP_FAILED = "WorkerGroupFailed"
+"""A worker group ended for good without a reason of its own."""
+NOT_FINISHED = "NotFinished"
+NOT_FAILED = "NotFailed"

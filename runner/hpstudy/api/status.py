@@ -1,0 +1,102 @@
+"""The status of an HPStudy. Its size is bounded, whatever the number of trials."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hpstudy.api.model import ApiModel
+
+MAX_BEST_TRIALS = 10
+"""Best trials listed for one objective."""
+MAX_FRONT_TRIALS = 50
+"""Trials of the Pareto front listed for several; paretoFrontSize tells the true size."""
+
+CONDITION_TYPES = ("Accepted", "StorageReady", "Running", "Stalled", "Succeeded", "Failed")
+
+
+class Condition(ApiModel):
+    """As metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Accepted, StorageReady, Running, Stalled, Succeeded or Failed."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """A word for programs."""
+    message: Annotated[str, Field(max_length=32768)]
+    """A sentence for people; it says what to do."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the status of the condition last changed."""
+    observed_generation: int | None = None
+    """Generation of the spec that the condition is about."""
+
+
+class TrialCounts(ApiModel):
+    """Trials by state."""
+
+    total: int = 0
+    """All trials ever created."""
+    waiting: int = 0
+    """Queued to be run, retries among them."""
+    running: int = 0
+    """In training now."""
+    complete: int = 0
+    """Ended with values."""
+    pruned: int = 0
+    """Ended early by the pruner."""
+    failed: int = 0
+    """Ended without values by a fault of their own."""
+    preempted: int = 0
+    """Ended by the loss of their worker; their parameters are tried again."""
+
+
+class BestTrial(ApiModel):
+    """A finished trial."""
+
+    number: int
+    """Number of the trial in the study."""
+    values: dict[str, float]
+    """Values of the objectives by metric."""
+    hyperparameters: dict[str, Any]
+    """What the sampler chose."""
+    worker: str | None = None
+    """Worker group that ran it."""
+    duration: float | None = None
+    """Seconds from ask to tell."""
+
+
+class WorkerCounts(ApiModel):
+    """Worker groups."""
+
+    desired: int = 0
+    """Groups that should run."""
+    ready: int = 0
+    """Groups whose pods are all ready."""
+
+
+class StudyStatus(ApiModel):
+    """What the operator saw last."""
+
+    observed_generation: int | None = None
+    """Generation of the spec that this status is about."""
+    start_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the first worker group was made."""
+    completion_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the study succeeded or failed."""
+    conditions: Annotated[
+        list[Condition],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = []
+    """Accepted, StorageReady, Running, Stalled, Succeeded, Failed."""
+    trials: TrialCounts = TrialCounts()
+    """Trials by state."""
+    progress: str | None = None
+    """Trials that count against the budget, of how many (12/20)."""
+    best: str | None = None
+    """The best value, or how many trials are on the Pareto front."""
+    best_trials: list[BestTrial] = []
+    """The best trials, best first; with several objectives the Pareto front. Bounded."""
+    pareto_front_size: int | None = None
+    """Trials on the Pareto front, also where bestTrials lists fewer."""
+    workers: WorkerCounts = WorkerCounts()
+    """Worker groups."""

@@ -1,0 +1,284 @@
+"""The HPStudy resource as its users write it. ``crds/`` is generated from these types; their docstrings are what
+``kubectl explain hpstudy.spec`` prints."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+
+from hpstudy.api.model import ApiModel, Rule, exactly_one
+
+GROUP = "hpstudy.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "HPStudy"
+PLURAL = "hpstudies"
+
+# The API server bounds the cost of CEL rules by the sizes that the schema allows, so everything has a size.
+MAX_OBJECTIVES = 8
+MAX_PARAMETERS = 200
+MAX_CHOICES = 1000
+
+Number = StrictInt | StrictFloat
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Entry = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""``module:function``, as in Python's entry points."""
+
+
+class Objective(ApiModel):
+    """One metric to optimise."""
+
+    metric: Annotated[str, Field(min_length=1, max_length=200)]
+    """Name of the metric, as the trial reports it (eval_f1)."""
+    direction: Literal["minimize", "maximize"]
+    """Whether lower or higher values are better."""
+
+
+class Algorithm(ApiModel):
+    """A sampler or pruner by the backend's own name."""
+
+    name: Name
+    """Class name in the backend (TPESampler, HyperbandPruner)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of its constructor, by their own names."""
+
+
+class Parameter(ApiModel):
+    """One hyperparameter: a range of numbers or a list of choices."""
+
+    type: Literal["float", "int", "categorical"]
+    """float and int take low and high; categorical takes choices."""
+    low: Number | None = None
+    """Smallest value, inclusive."""
+    high: Number | None = None
+    """Largest value, inclusive."""
+    log: StrictBool = False
+    """Sample on a logarithmic scale."""
+    step: Number | None = None
+    """Distance between neighbouring values; not together with log."""
+    choices: Annotated[list[Scalar], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
+    """Values of a categorical parameter; numbers, strings, booleans and null may be mixed."""
+
+    rules = (
+        Rule(
+            "float and int parameters need low and high, and take no choices",
+            lambda p: p.type == "categorical" or (p.low is not None and p.high is not None and p.choices is None),
+            "self.type == 'categorical' || (has(self.low) && has(self.high) && !has(self.choices))",
+        ),
+        Rule(
+            "categorical parameters need choices, and take no low, high, log or step",
+            lambda p: (
+                p.type != "categorical"
+                or (p.choices is not None and p.low is None and p.high is None and not p.log and p.step is None)
+            ),
+            "self.type != 'categorical' || (has(self.choices) && !has(self.low) && !has(self.high)"
+            " && !(has(self.log) && self.log) && !has(self.step))",
+        ),
+        Rule(
+            "low must not exceed high",
+            lambda p: p.low is None or p.high is None or p.low <= p.high,
+            "!has(self.low) || !has(self.high) || self.low <= self.high",
+        ),
+        Rule(
+            "log needs a low above 0",
+            lambda p: not p.log or p.low is None or p.low > 0,
+            "!(has(self.log) && self.log) || !has(self.low) || self.low > 0.0",
+        ),
+        Rule(
+            "log and step cannot be combined",
+            lambda p: not (p.log and p.step is not None),
+            "!(has(self.log) && self.log && has(self.step))",
+        ),
+        Rule("step must be above 0", lambda p: p.step is None or p.step > 0, "!has(self.step) || self.step > 0.0"),
+        Rule(
+            "an int parameter needs whole numbers for low, high and step",
+            lambda p: p.type != "int" or all(v is None or float(v).is_integer() for v in (p.low, p.high, p.step)),
+            "self.type != 'int' || ((!has(self.low) || double(int(self.low)) == self.low)"
+            " && (!has(self.high) || double(int(self.high)) == self.high)"
+            " && (!has(self.step) || double(int(self.step)) == self.step))",
+        ),
+    )
+
+
+class SearchSpace(ApiModel):
+    """What is searched, in exactly one form."""
+
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1, max_length=MAX_PARAMETERS)] | None = None
+    """Hyperparameters by name."""
+    python: Entry | None = None
+    """module:function in the worker's image; called as function(trial) with an Optuna trial, returns the
+    hyperparameters by name (define-by-run)."""
+
+    rules = (exactly_one("searchSpace", "parameters", "python"),)
+
+
+class Budget(ApiModel):
+    """When a study ends."""
+
+    max_trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Trials that end complete or pruned, over all worker groups together."""
+    max_failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 3
+    """Failed trials that the study survives; one more ends it. Preempted trials do not count."""
+
+
+class ModelSource(ApiModel):
+    """The model that every trial starts from."""
+
+    name: Name | None = None
+    """A pretrained model: a name on the Hub or a folder."""
+    config: dict[str, Any] | None = None
+    """A model trained from scratch: the fields of its configuration, model_type among them. The tokenizer takes single
+    characters, its vocabulary (vocab_size entries) comes from the training data."""
+
+    rules = (
+        exactly_one("model", "name", "config"),
+        Rule("model.config needs a model_type", lambda m: m.config is None or bool(m.config.get("model_type"))),
+    )
+
+
+class Dataset(ApiModel):
+    """Labelled examples in a file. Duplicates are removed before the rows are split."""
+
+    csv: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Path of a CSV file with a header, relative to the manifest (locally) or to the working folder of the container."""
+    text_column: Name = "text"
+    """Column of the text."""
+    label_column: Name = "label"
+    """Column of the label; any values, each distinct one is a class."""
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """Texts are cut to so many tokens."""
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    """Use so many rows, drawn at random, instead of all."""
+    validation: Annotated[float, Field(ge=0.01, le=0.9)] = 0.2
+    """Share of the rows that trials are evaluated on."""
+    test: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the rows that no trial is judged by: metrics on them (test_*) are recorded, never optimised."""
+
+    rules = (
+        Rule(
+            "validation and test together must leave rows to train on (at most 0.95)",
+            lambda d: d.validation + d.test <= 0.95,
+            "(has(self.validation) ? self.validation : 0.2) + (has(self.test) ? self.test : 0.0) <= 0.95",
+        ),
+    )
+
+
+class TransformersTrial(ApiModel):
+    """A trial without code: a Hugging Face Trainer run. Parameters named like a field of TrainingArguments set it;
+    parameters named model.FIELD set a field of the model's configuration."""
+
+    task: Literal["text-classification"]
+    """What the model is trained to do."""
+    model: ModelSource
+    """Where the model comes from."""
+    dataset: Dataset
+    """What it is trained and evaluated on."""
+    metrics: Annotated[list[Literal["accuracy", "f1", "precision", "recall"]], Field(min_length=1, max_length=4)] = [
+        "accuracy",
+        "f1",
+    ]
+    """Computed at each evaluation as eval_NAME; f1, precision and recall are macro averages."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Fields of TrainingArguments that are the same for every trial."""
+
+
+class Trial(ApiModel):
+    """What a trial is, in exactly one form."""
+
+    transformers: TransformersTrial | None = None
+    """A Hugging Face Trainer run, no code needed."""
+    function: Entry | None = None
+    """module:function in the worker's image; called on every rank as function(trial), returns the value of the
+    objective, one for each objective, or metrics by name."""
+
+    rules = (exactly_one("trial", "transformers", "function"),)
+
+
+class Workers(ApiModel):
+    """The shape of a worker group."""
+
+    nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Pods of a group."""
+    processes_per_node: Annotated[int, Field(ge=1, le=128)] | Literal["auto"] = "auto"
+    """Ranks in each pod; auto is one for each GPU of the pod's limits, or 1."""
+    template: dict[str, Any] = Field(default_factory=dict)
+    """PodTemplateSpec of the workers. The container named worker, or else the first, runs the trials."""
+
+
+class SecretKey(ApiModel):
+    """A key of a Secret in the study's namespace."""
+
+    name: Name
+    """Name of the Secret."""
+    key: Name = "url"
+    """Key in it."""
+
+
+class Storage(ApiModel):
+    """Where trials are recorded."""
+
+    secret_ref: SecretKey
+    """A Secret with the URL of an Optuna RDB storage (postgresql://user:password@host/database)."""
+
+
+class StudySpec(ApiModel):
+    """A hyperparameter study: what is optimised, over which space, by which trials, on which workers."""
+
+    objectives: Annotated[list[Objective], Field(min_length=1, max_length=MAX_OBJECTIVES)]
+    """One, or several for a Pareto front."""
+    backend: Literal["optuna"] = "optuna"
+    """Who proposes hyperparameters."""
+    sampler: Algorithm | None = None
+    """Absent: the backend's default, TPESampler."""
+    pruner: Algorithm | None = None
+    """Absent: no trial is pruned. Only for one objective."""
+    search_space: SearchSpace
+    """What is searched."""
+    budget: Budget = Budget()
+    """When the study ends."""
+    parallelism: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Worker groups that run trials side by side."""
+    trial: Trial
+    """What a trial is."""
+    workers: Workers = Workers()
+    """The shape of a worker group."""
+    storage: Storage | None = None
+    """Absent: the storage that the operator provides for the namespace."""
+
+    rules = (
+        Rule(
+            "each objective needs a metric of its own",
+            lambda s: len({o.metric for o in s.objectives}) == len(s.objectives),
+            "self.objectives.all(o, self.objectives.exists_one(other, other.metric == o.metric))",
+        ),
+        Rule(
+            "a pruner needs exactly one objective",
+            lambda s: s.pruner is None or len(s.objectives) == 1,
+            "!has(self.pruner) || self.objectives.size() == 1",
+        ),
+    )
+
+
+class Metadata(ApiModel, extra="ignore"):
+    """The part of the object's metadata that a study uses."""
+
+    name: Annotated[str, Field(min_length=1, max_length=52, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """A DNS label, short enough for the names of Jobs and pods made from it."""
+    namespace: str = "default"
+    uid: str = ""
+
+
+class Study(ApiModel, extra="ignore"):
+    """An HPStudy object: a manifest, or what the API server returns."""
+
+    api_version: Literal["hpstudy.io/v1alpha1"]
+    kind: Literal["HPStudy"]
+    metadata: Metadata
+    spec: StudySpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_top_level(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (unknown := set(value) - {"apiVersion", "kind", "metadata", "spec", "status"}):
+            raise ValueError(f"unknown field {', '.join(sorted(map(str, unknown)))}")
+        return value

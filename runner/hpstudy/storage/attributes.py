@@ -1,0 +1,37 @@
+"""What HPStudy records beside Optuna's own columns: user attributes of trials and studies."""
+
+from enum import StrEnum
+
+PREFIX = "hpstudy:"
+
+GROUP = PREFIX + "group"
+"""Index of the worker group that holds, or held, the trial."""
+FAILURE = PREFIX + "failure"
+"""The :class:`Failure` of a trial that ended FAIL."""
+MESSAGE = PREFIX + "message"
+"""Why it failed, for people."""
+RETRY_OF = PREFIX + "retry-of"
+"""Number of the first trial with these parameters, on a trial that runs them again."""
+METRICS = PREFIX + "metrics"
+"""All metrics of the trial by name, the ones that are not optimised among them."""
+SPEC = PREFIX + "spec"
+"""On the study: the part of the spec that its trials depend on."""
+METRIC_NAMES = PREFIX + "metric-names"
+"""On the study: metrics of the objectives, in order."""
+
+
+class Failure(StrEnum):
+    """Why a trial ended without values."""
+
+    ERROR = "error"
+    """The trial raised, or one of its processes ended by itself."""
+    METRIC_MISSING = "metric-missing"
+    """It ended well, without the metric of an objective, or with one that is no finite number."""
+    PREEMPTED = "preempted"
+    """Its worker was told to stop."""
+    LOST = "lost"
+    """Its worker is gone."""
+
+
+RETRIED = frozenset({Failure.PREEMPTED, Failure.LOST})
+"""No fault of the trial: its parameters are tried again, and it counts as preempted, never as failed."""

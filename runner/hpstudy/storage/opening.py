@@ -1,0 +1,113 @@
+"""Opening the Optuna storage, with errors that say what to do and never show a password."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import StudySpec
+from hpstudy.storage import attributes
+from hpstudy.storage.locks import SessionLocks
+
+CONNECT_TIMEOUT = 10  # seconds; a Service without endpoints may drop packets for ever
+
+
+class StorageUnreachableError(ConnectionError):
+    """The database does not answer or refuses the connection; worth trying again."""
+
+
+def parse_url(url: str) -> URL:
+    """Read a storage URL.
+
+    Raises:
+        InvalidStudyError: it is malformed or names a database that is not supported; the URL itself is not repeated.
+    """
+    try:
+        parsed = make_url(url.strip())
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        backend = None
+    if backend not in {"postgresql", "sqlite"}:
+        raise InvalidStudyError(
+            reasons.STORAGE_UNREACHABLE,
+            "the storage URL must look like postgresql://user:password@host:5432/database or sqlite:///file.db",
+        )
+    return parsed
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn the database's errors into :class:`StorageUnreachableError`."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise StorageUnreachableError(_first_line(error.__cause__ or error)) from error
+    except (DBAPIError, NoSuchModuleError) as error:
+        raise StorageUnreachableError(_first_line(error.orig if isinstance(error, DBAPIError) else error)) from error
+    except SQLAlchemyError as error:
+        raise StorageUnreachableError(_first_line(error)) from error
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Open the storage and create its tables where they are missing, safe with many openers at once.
+
+    Raises:
+        InvalidStudyError: the URL is malformed.
+        StorageUnreachableError: the database does not answer or refuses.
+    """
+    parsed = parse_url(url)
+    engine_kwargs: dict[str, Any] = {}
+    if parsed.get_backend_name() == "postgresql":
+        # One connection for Optuna and one for the locks: N workers hold 2N.
+        engine_kwargs = {
+            "pool_size": 1,
+            "max_overflow": 0,
+            "pool_pre_ping": True,
+            "connect_args": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "hpstudy"},
+        }
+    text = parsed.render_as_string(hide_password=False)
+    with storage_errors(), SessionLocks(text) as locks, locks.holding("schema"):
+        return optuna.storages.RDBStorage(text, engine_kwargs=engine_kwargs)
+
+
+def open_study(storage: optuna.storages.BaseStorage, name: str, spec: StudySpec, **kwargs: Any) -> optuna.Study:
+    """Create the study, or open it when it exists.
+
+    Args:
+        kwargs: sampler and pruner, as for ``optuna.create_study``.
+
+    Raises:
+        InvalidStudyError: the stored trials were made with other objectives, another space or backend.
+        StorageUnreachableError: the database does not answer.
+    """
+    frozen = json.loads(spec.model_dump_json(by_alias=True, include={"objectives", "search_space", "backend"}))
+    with storage_errors():
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[objective.direction for objective in spec.objectives],
+            load_if_exists=True,
+            **kwargs,
+        )
+        stored = study.user_attrs.get(attributes.SPEC)
+        if stored is None:
+            study.set_user_attr(attributes.METRIC_NAMES, [objective.metric for objective in spec.objectives])
+            study.set_user_attr(attributes.SPEC, frozen)
+        elif changed := [field for field, value in frozen.items() if stored.get(field) != value]:
+            raise InvalidStudyError(
+                reasons.SPEC_CHANGED,
+                f"{' and '.join(changed)} changed, and study {name!r} has trials of the old one: "
+                "undo the change or give the study another name",
+            )
+    return study
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

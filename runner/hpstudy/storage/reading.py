@@ -1,0 +1,116 @@
+"""What a study has reached, read with a few queries and without loading its trials."""
+
+import json
+from dataclasses import dataclass
+
+import optuna
+from sqlalchemy import bindparam, text
+from sqlalchemy.engine import Connection
+
+from hpstudy.api.status import MAX_BEST_TRIALS, MAX_FRONT_TRIALS, BestTrial, TrialCounts
+from hpstudy.api.study import StudySpec
+from hpstudy.storage import attributes
+from hpstudy.storage.opening import storage_errors
+from hpstudy.storage.pareto import pareto_front
+
+
+@dataclass(frozen=True)
+class StudySnapshot:
+    """The state of a study in the storage."""
+
+    counts: TrialCounts = TrialCounts()
+    best: tuple[BestTrial, ...] = ()
+    """The best trials, or the Pareto front; bounded."""
+    front_size: int | None = None
+    """With several objectives: trials on the front."""
+    last_failure: str | None = None
+    """Why the latest failed trial failed."""
+
+
+_COUNTS = text(
+    """
+    select t.state, a.value_json, count(*) from trials t
+    join studies s on s.study_id = t.study_id
+    left join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :failure
+    where s.study_name = :study group by t.state, a.value_json
+    """
+)
+_LAST_FAILURE = text(
+    """
+    select t.number, a.value_json from trials t
+    join studies s on s.study_id = t.study_id
+    join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :message
+    where s.study_name = :study and t.state = 'FAIL' order by t.number desc limit 1
+    """
+)
+_VALUES = text(
+    """
+    select t.trial_id, v.objective, v.value from trials t
+    join studies s on s.study_id = t.study_id
+    join trial_values v on v.trial_id = t.trial_id
+    where s.study_name = :study and t.state = 'COMPLETE'
+    """
+)
+
+
+def count_trials(connection: Connection, study: str) -> TrialCounts:
+    """Trials of the study by state, all zero when the storage does not know it."""
+    counts = dict.fromkeys(TrialCounts.model_fields, 0)
+    names = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting"}
+    for state, failure, number in connection.execute(_COUNTS, {"study": study, "failure": attributes.FAILURE}):
+        retried = failure is not None and json.loads(failure) in attributes.RETRIED
+        counts[names.get(state) or ("preempted" if retried else "failed")] += number
+        counts["total"] += number
+    return TrialCounts(**counts)
+
+
+def last_failure(connection: Connection, study: str) -> str | None:
+    """The number and message of the latest failed trial."""
+    row = connection.execute(_LAST_FAILURE, {"study": study, "message": attributes.MESSAGE}).first()
+    return None if row is None else f"trial {row[0]}: {json.loads(row[1])}"
+
+
+def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySpec) -> StudySnapshot:
+    """Read counts, best trials or Pareto front, and the last failure.
+
+    Raises:
+        StorageUnreachableError: the database does not answer.
+    """
+    with storage_errors():
+        with storage.engine.connect() as connection:
+            counts = count_trials(connection, study)
+            failure = last_failure(connection, study) if counts.failed else None
+            if len(spec.objectives) == 1:
+                best, front_size = _best_ids(connection, study, spec), None
+            else:
+                front = _front_ids(connection, study, spec)
+                best, front_size = front[:MAX_FRONT_TRIALS], len(front)
+        trials = tuple(_best_trial(storage.get_trial(trial_id), spec) for trial_id in best)
+    return StudySnapshot(counts=counts, best=trials, front_size=front_size, last_failure=failure)
+
+
+def _best_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
+    order = "asc" if spec.objectives[0].direction == "minimize" else "desc"
+    query = text(f"{_VALUES.text} order by v.value {order}, t.number limit :limit").bindparams(bindparam("limit"))
+    rows = connection.execute(query, {"study": study, "limit": MAX_BEST_TRIALS})
+    return [row.trial_id for row in rows]
+
+
+def _front_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
+    values: dict[int, dict[int, float]] = {}
+    for trial_id, objective, value in connection.execute(_VALUES, {"study": study}):
+        values.setdefault(trial_id, {})[objective] = value
+    ids = list(values)
+    points = [[values[trial_id][objective] for objective in range(len(spec.objectives))] for trial_id in ids]
+    return [ids[index] for index in pareto_front(points, [o.direction for o in spec.objectives])]
+
+
+def _best_trial(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> BestTrial:
+    group = trial.user_attrs.get(attributes.GROUP)
+    return BestTrial(
+        number=trial.number,
+        values={objective.metric: value for objective, value in zip(spec.objectives, trial.values, strict=True)},
+        hyperparameters=trial.params,
+        worker=None if group is None else str(group),
+        duration=round(trial.duration.total_seconds(), 3) if trial.duration else None,
+    )

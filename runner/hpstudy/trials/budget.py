@@ -1,0 +1,44 @@
+"""Whether a study goes on."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from hpstudy.api import reasons
+from hpstudy.api.status import TrialCounts
+from hpstudy.api.study import Budget
+
+
+class Next(Enum):
+    """What a worker group that is free does next."""
+
+    ASK = auto()
+    """Another trial fits the budget."""
+    WAIT = auto()
+    """The running trials fill it; one that fails leaves room."""
+    SUCCEEDED = auto()
+    """It is used up."""
+    FAILED = auto()
+    """Too many trials failed."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is next, and for the end of a study the reason."""
+
+    next: Next
+    reason: str = ""
+    message: str = ""
+
+
+def judge(counts: TrialCounts, budget: Budget, last_failure: str | None = None) -> Verdict:
+    """Decide from the counts alone, so that worker groups and the operator come to the same answer."""
+    if counts.failed > budget.max_failed_trials:
+        return Verdict(
+            Next.FAILED,
+            reasons.MAX_FAILED_TRIALS_EXCEEDED,
+            f"{counts.failed} trials failed, the budget allows {budget.max_failed_trials}; last: {last_failure or 'unknown'}",
+        )
+    finished = counts.complete + counts.pruned
+    if finished >= budget.max_trials:
+        return Verdict(Next.SUCCEEDED, reasons.MAX_TRIALS_REACHED, f"{finished} of {budget.max_trials} trials finished")
+    return Verdict(Next.WAIT if finished + counts.running >= budget.max_trials else Next.ASK)
