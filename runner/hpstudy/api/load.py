@@ -56,7 +56,7 @@ def parse_study(manifest: Any) -> Study:
 
 
 def _describe(error: ValidationError) -> list[str]:
-    lines = []
+    lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         path = ".".join(str(part) for part in detail["loc"] if not _is_union_member(str(part)))
         match detail["type"]:
@@ -68,10 +68,9 @@ def _describe(error: ValidationError) -> list[str]:
                 text = str(detail["ctx"]["error"])
             case _:
                 text = f"{_lower_first(detail['msg'])}, got {detail['input']!r:.80}"
-        line = f"{path or 'manifest'}: {text}"
-        if line not in lines:
-            lines.append(line)
-    return lines
+        # A union reports each member that did not fit: the first is what the field is for.
+        lines.setdefault(path, f"{path or 'manifest'}: {text}")
+    return list(lines.values())
 
 
 def _is_union_member(part: str) -> bool:

@@ -86,7 +86,7 @@ class StudyStatus(ApiModel):
     conditions: Annotated[
         list[Condition],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
-    ] = []
+    ] = Field(default_factory=list)
     """Accepted, StorageReady, Running, Stalled, Succeeded, Failed."""
     trials: TrialCounts = TrialCounts()
     """Trials by state."""
@@ -94,7 +94,7 @@ class StudyStatus(ApiModel):
     """Trials that count against the budget, of how many (12/20)."""
     best: str | None = None
     """The best value, or how many trials are on the Pareto front."""
-    best_trials: list[BestTrial] = []
+    best_trials: list[BestTrial] = Field(default_factory=list)
     """The best trials, best first; with several objectives the Pareto front. Bounded."""
     pareto_front_size: int | None = None
     """Trials on the Pareto front, also where bestTrials lists fewer."""

@@ -13,12 +13,16 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "HPStudy"
 PLURAL = "hpstudies"
 
+MAX_NAME = 52
+"""So that the names of Jobs and pods made from a study's remain DNS labels (63 characters)."""
+DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
 # The API server bounds the cost of CEL rules by the sizes that the schema allows, so everything has a size.
 MAX_OBJECTIVES = 8
 MAX_PARAMETERS = 200
 MAX_CHOICES = 1000
 
-Number = StrictInt | StrictFloat
+Number = StrictFloat | StrictInt
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Entry = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
@@ -140,7 +144,7 @@ class Dataset(ApiModel):
     """Labelled examples in a file. Duplicates are removed before the rows are split."""
 
     csv: Annotated[str, Field(min_length=1, max_length=4096)]
-    """Path of a CSV file with a header, relative to the manifest (locally) or to the working folder of the container."""
+    """Path of a CSV file with a header, relative to the manifest's folder or, in a cluster, to the container's."""
     text_column: Name = "text"
     """Column of the text."""
     label_column: Name = "label"
@@ -173,10 +177,10 @@ class TransformersTrial(ApiModel):
     """Where the model comes from."""
     dataset: Dataset
     """What it is trained and evaluated on."""
-    metrics: Annotated[list[Literal["accuracy", "f1", "precision", "recall"]], Field(min_length=1, max_length=4)] = [
+    metrics: Annotated[tuple[Literal["accuracy", "f1", "precision", "recall"], ...], Field(min_length=1)] = (
         "accuracy",
         "f1",
-    ]
+    )
     """Computed at each evaluation as eval_NAME; f1, precision and recall are macro averages."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Fields of TrainingArguments that are the same for every trial."""
@@ -262,8 +266,8 @@ class StudySpec(ApiModel):
 class Metadata(ApiModel, extra="ignore"):
     """The part of the object's metadata that a study uses."""
 
-    name: Annotated[str, Field(min_length=1, max_length=52, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-    """A DNS label, short enough for the names of Jobs and pods made from it."""
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=DNS_LABEL)]
+    """A DNS label."""
     namespace: str = "default"
     uid: str = ""
 

@@ -30,10 +30,13 @@ def parse_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url.strip())
-        backend = parsed.get_backend_name()
     except (ArgumentError, ValueError):
-        backend = None
-    if backend not in {"postgresql", "sqlite"}:
+        parsed = None
+    # What people write, and what Secrets of other tools hold; the driver is ours to choose.
+    driver = {"postgresql": "postgresql+psycopg2", "postgres": "postgresql+psycopg2"}
+    if parsed is not None:
+        parsed = parsed.set(drivername=driver.get(parsed.drivername, parsed.drivername))
+    if parsed is None or parsed.drivername not in {"postgresql+psycopg2", "sqlite"}:
         raise InvalidStudyError(
             reasons.STORAGE_UNREACHABLE,
             "the storage URL must look like postgresql://user:password@host:5432/database or sqlite:///file.db",

@@ -1,7 +1,7 @@
 """What a study has reached, read with a few queries and without loading its trials."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 from sqlalchemy import bindparam, text
@@ -18,7 +18,7 @@ from hpstudy.storage.pareto import pareto_front
 class StudySnapshot:
     """The state of a study in the storage."""
 
-    counts: TrialCounts = TrialCounts()
+    counts: TrialCounts = field(default_factory=TrialCounts)
     best: tuple[BestTrial, ...] = ()
     """The best trials, or the Pareto front; bounded."""
     front_size: int | None = None

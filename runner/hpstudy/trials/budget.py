@@ -36,7 +36,7 @@ def judge(counts: TrialCounts, budget: Budget, last_failure: str | None = None) 
         return Verdict(
             Next.FAILED,
             reasons.MAX_FAILED_TRIALS_EXCEEDED,
-            f"{counts.failed} trials failed, the budget allows {budget.max_failed_trials}; last: {last_failure or 'unknown'}",
+            f"{counts.failed} trials failed, the budget allows {budget.max_failed_trials}; last: {last_failure}",
         )
     finished = counts.complete + counts.pruned
     if finished >= budget.max_trials:
