@@ -1,0 +1,122 @@
+"""Optuna's own samplers and pruners, by name."""
+
+import difflib
+import inspect
+import typing
+import warnings
+from typing import Any, TypeVar
+
+import numpy
+import optuna
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import Algorithm, StudySpec
+
+_DEFAULT_SAMPLER = Algorithm(name="TPESampler")
+_NO_PRUNER = Algorithm(name="NopPruner")
+
+_T = TypeVar("_T")
+
+
+def check_algorithms(spec: StudySpec) -> None:
+    """Check sampler and pruner as far as is possible where the study does not run.
+
+    Raises:
+        InvalidStudyError: an unknown name or option, or a value that the algorithm refuses.
+    """
+    for build in (build_sampler, build_pruner):
+        try:
+            build(spec)
+        except ImportError:
+            # A sampler that needs a package of the worker's image (torch for GPSampler): the worker decides.
+            continue
+
+
+def build_sampler(spec: StudySpec, *, group: int = 0, trials: int = 0) -> optuna.samplers.BaseSampler:
+    """Make the sampler of one worker group.
+
+    Args:
+        group: index of the group.
+        trials: trials that the study has already. With the same seed, every group and every restart would propose the
+            same first trials (optuna#4714), so both become part of the seed; the first start of group 0 takes it as is.
+
+    Raises:
+        InvalidStudyError: see :func:`check_algorithms`.
+        ImportError: the sampler needs a package that is not installed.
+    """
+    algorithm = spec.sampler or _DEFAULT_SAMPLER
+    seed = algorithm.options.get("seed")
+    if isinstance(seed, int) and (group or trials):
+        derived = int(numpy.random.SeedSequence([abs(seed), group, trials]).generate_state(1)[0])
+        algorithm = algorithm.model_copy(update={"options": {**algorithm.options, "seed": derived}})
+    return _build(algorithm, "sampler", optuna.samplers, optuna.samplers.BaseSampler, reasons.UNKNOWN_SAMPLER)
+
+
+def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
+    """Make the pruner.
+
+    Raises:
+        InvalidStudyError: see :func:`check_algorithms`.
+    """
+    return _build(
+        spec.pruner or _NO_PRUNER, "pruner", optuna.pruners, optuna.pruners.BasePruner, reasons.UNKNOWN_PRUNER
+    )
+
+
+def _build(algorithm: Algorithm, kind: str, module: Any, base: type[_T], unknown: str) -> _T:
+    known = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base and not name.startswith("_")
+    }
+    if algorithm.name not in known:
+        raise InvalidStudyError(unknown, f"unknown {kind} {algorithm.name!r}{_hint(algorithm.name, known)}")
+    factory = known[algorithm.name]
+    options = _check_options(factory, algorithm, kind)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some are experimental: a choice of the user's, not news in every log
+            return factory(**options)
+    except (TypeError, ValueError) as error:
+        raise InvalidStudyError(reasons.INVALID_OPTION, f"{kind} {algorithm.name}: {error}") from None
+
+
+def _check_options(factory: type, algorithm: Algorithm, kind: str) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters
+    # Optuna's classes keep what they are given and fail trials later: check the values against its own annotations.
+    hints = typing.get_type_hints(inspect.unwrap(factory.__init__))  # type: ignore[misc]
+    options = dict(algorithm.options)
+    for name, value in algorithm.options.items():
+        where = f"{kind}.options.{name}"
+        if name not in parameters:
+            raise InvalidStudyError(
+                reasons.INVALID_OPTION, f"{where}: {algorithm.name} has no such option{_hint(name, parameters)}"
+            )
+        try:
+            options[name] = TypeAdapter(
+                hints.get(name, Any), config=ConfigDict(arbitrary_types_allowed=True)
+            ).validate_python(value)
+        except ValidationError as error:
+            raise InvalidStudyError(
+                reasons.INVALID_OPTION, f"{where}: {error.errors()[0]['msg'].lower()}, got {value!r}"
+            ) from None
+        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+            continue
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in options
+    ]
+    if missing:
+        raise InvalidStudyError(reasons.INVALID_OPTION, f"{kind}.options: {algorithm.name} needs {', '.join(missing)}")
+    return options
+
+
+def _hint(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"
