@@ -4,7 +4,7 @@ set -euo pipefail
 hack=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck disable=SC2034  # used by the scripts that source this file
 root=$(dirname "$hack")
-# shellcheck source=versions.env
+# shellcheck source-path=SCRIPTDIR source=versions.env
 . "$hack/versions.env"
 
 # One folder a Kubernetes version: programs, container storage, kubeconfigs, image exports. Deleting it costs a rebuild and nothing else.
@@ -44,6 +44,9 @@ packages() {
   apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null ||
     { apt-get update -q >/dev/null; apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; }
 }
+
+# podman_packages: podman with the network stack that kind's nodes find one another by; Debian only recommends it.
+podman_packages() { packages podman=podman runc=runc /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns; }
 
 # own_podman: podman and kind with a container storage and settings of this project's, which touch nothing that a person has.
 own_podman() {
@@ -99,7 +102,7 @@ PUBLISHED_NODE=docker.io/kindest/node:v$K8S
 engine() {
   ROUTE=$(route) ENGINE=podman
   case $ROUTE in
-    built) own_podman ;;
+    built) podman_packages; own_podman ;;
     docker | podman) ENGINE=$ROUTE; export KIND_EXPERIMENTAL_PROVIDER=$ROUTE ;;
     *) die "HPSTUDY_CLUSTER_ROUTE is docker, podman or built, not $ROUTE" ;;
   esac

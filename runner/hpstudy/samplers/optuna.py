@@ -2,9 +2,10 @@
 
 import difflib
 import inspect
+import types
 import typing
 import warnings
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy
 import optuna
@@ -17,8 +18,6 @@ from hpstudy.api.study import Algorithm, StudySpec
 
 _DEFAULT_SAMPLER = Algorithm(name="TPESampler")
 _NO_PRUNER = Algorithm(name="NopPruner")
-
-_T = TypeVar("_T")
 
 
 def check_algorithms(spec: StudySpec) -> None:
@@ -52,7 +51,10 @@ def build_sampler(spec: StudySpec, *, group: int = 0, trials: int = 0) -> optuna
     if isinstance(seed, int) and (group or trials):
         derived = int(numpy.random.SeedSequence([abs(seed), group, trials]).generate_state(1)[0])
         algorithm = algorithm.model_copy(update={"options": {**algorithm.options, "seed": derived}})
-    return _build(algorithm, "sampler", optuna.samplers, optuna.samplers.BaseSampler, reasons.UNKNOWN_SAMPLER)
+    sampler: optuna.samplers.BaseSampler = _build(
+        algorithm, "sampler", optuna.samplers, optuna.samplers.BaseSampler, reasons.UNKNOWN_SAMPLER
+    )
+    return sampler
 
 
 def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
@@ -61,12 +63,13 @@ def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
     Raises:
         InvalidStudyError: see :func:`check_algorithms`.
     """
-    return _build(
+    pruner: optuna.pruners.BasePruner = _build(
         spec.pruner or _NO_PRUNER, "pruner", optuna.pruners, optuna.pruners.BasePruner, reasons.UNKNOWN_PRUNER
     )
+    return pruner
 
 
-def _build(algorithm: Algorithm, kind: str, module: Any, base: type[_T], unknown: str) -> _T:
+def _build(algorithm: Algorithm, kind: str, module: Any, base: Any, unknown: str) -> Any:
     known = {
         name: value
         for name, value in vars(module).items()
@@ -86,8 +89,6 @@ def _build(algorithm: Algorithm, kind: str, module: Any, base: type[_T], unknown
 
 def _check_options(factory: type, algorithm: Algorithm, kind: str) -> dict[str, Any]:
     parameters = inspect.signature(factory).parameters
-    # Optuna's classes keep what they are given and fail trials later: check the values against its own annotations.
-    hints = typing.get_type_hints(inspect.unwrap(factory.__init__))  # type: ignore[misc]
     options = dict(algorithm.options)
     for name, value in algorithm.options.items():
         where = f"{kind}.options.{name}"
@@ -95,10 +96,12 @@ def _check_options(factory: type, algorithm: Algorithm, kind: str) -> dict[str, 
             raise InvalidStudyError(
                 reasons.INVALID_OPTION, f"{where}: {algorithm.name} has no such option{_hint(name, parameters)}"
             )
+        # Optuna's classes keep what they are given and fail trials later: check against their own annotations.
+        annotation = _annotation(factory, name)
         try:
-            options[name] = TypeAdapter(
-                hints.get(name, Any), config=ConfigDict(arbitrary_types_allowed=True)
-            ).validate_python(value)
+            options[name] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
+                value
+            )
         except ValidationError as error:
             raise InvalidStudyError(
                 reasons.INVALID_OPTION, f"{where}: {error.errors()[0]['msg'].lower()}, got {value!r}"
@@ -115,6 +118,15 @@ def _check_options(factory: type, algorithm: Algorithm, kind: str) -> dict[str, 
     if missing:
         raise InvalidStudyError(reasons.INVALID_OPTION, f"{kind}.options: {algorithm.name} needs {', '.join(missing)}")
     return options
+
+
+def _annotation(factory: type, name: str) -> Any:
+    function = inspect.unwrap(factory.__init__)  # type: ignore[misc]
+    alone = types.SimpleNamespace(__annotations__={name: function.__annotations__.get(name, Any)})
+    try:
+        return typing.get_type_hints(alone, vars(inspect.getmodule(function)))[name]
+    except NameError:  # imported for type checkers only
+        return Any
 
 
 def _hint(name: str, known: typing.Iterable[str]) -> str:
