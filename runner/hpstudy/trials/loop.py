@@ -1,0 +1,209 @@
+"""A worker group's part in a study: ask within the budget, report, tell, and take back what a dead predecessor held.
+
+Everything here is storage; no process is started, and time passes only while a database is away.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import optuna
+from optuna.trial import TrialState
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import StudySpec
+from hpstudy.samplers.optuna import build_pruner, build_sampler
+from hpstudy.space.suggest import load_space
+from hpstudy.storage import attributes
+from hpstudy.storage.attributes import RETRIED, Failure
+from hpstudy.storage.locks import SessionLocks
+from hpstudy.storage.opening import (
+    StorageUnreachableError,
+    open_storage,
+    open_study,
+    parse_url,
+    storage_errors,
+)
+from hpstudy.storage.reading import count_trials, last_failure
+from hpstudy.trials.budget import Next, Verdict, judge
+from hpstudy.trials.outcome import Outcome
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+OUTAGE_LIMIT = 600.0
+"""Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
+fresh pod is as good as this one."""
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
+MAX_RUNS = 4
+"""How often a set of parameters is run when its worker is lost: a trial that takes its worker down every time (out of
+memory, say) must not do so for ever."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial to run."""
+
+    number: int
+    parameters: dict[str, Any]
+    trial: optuna.Trial = field(compare=False, repr=False)
+
+
+class TrialLoop:
+    """One group's hold on a study. Use as a context manager; entering waits for a predecessor of the same group to be
+    gone (it held the group's lock) and fails what that left running.
+
+    Raises on entering:
+        InvalidStudyError: sampler, pruner or space cannot be made, or the stored study is another.
+    """
+
+    def __init__(self, spec: StudySpec, url: str, name: str, group: int = 0) -> None:
+        self._spec = spec
+        self._url = parse_url(url).render_as_string(hide_password=False)
+        self._name = name
+        self._group = group
+        self._suggest = load_space(spec)
+
+    def __enter__(self) -> "TrialLoop":
+        self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
+        self._locks = self._patiently(self._take_locks, reconnect=False)
+        self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
+        self._patiently(self._recover)
+        trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
+        try:
+            self.study.sampler = build_sampler(self._spec, group=self._group, trials=trials)
+            self.study.pruner = build_pruner(self._spec)
+        except ImportError as error:
+            raise InvalidStudyError(reasons.SAMPLER_FAILED, f"sampler: {error}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.close()
+        self._storage.engine.dispose()
+
+    def next(self) -> Assignment | Verdict:
+        """Take the next trial, or learn why there is none.
+
+        Raises:
+            InvalidStudyError: the sampler cannot work with this study.
+        """
+        asked = self._patiently(self._ask)
+        if isinstance(asked, Verdict):
+            return asked
+        try:
+            parameters = self._patiently(lambda: self._suggest(asked))
+        except StorageUnreachableError:
+            raise
+        except Exception as error:  # a define-by-run function of the user's, or a sampler at its limits
+            _log.exception("trial %d has no hyperparameters", asked.number)
+            message = f"no hyperparameters: {type(error).__name__}: {error}"
+            self.tell(Assignment(asked.number, {}, asked), Outcome(failure=Failure.ERROR, message=message))
+            return self.next()
+        return Assignment(asked.number, parameters, asked)
+
+    def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any]) -> bool:
+        """Record an intermediate value of the objective; True when the trial should be pruned.
+
+        With several objectives nothing is recorded and nothing pruned, as in Optuna.
+        """
+        value = metrics.get(self._spec.objectives[0].metric)
+        if len(self._spec.objectives) > 1 or not isinstance(value, int | float):
+            return False
+        self._patiently(lambda: assignment.trial.report(float(value), step))
+        return self._patiently(assignment.trial.should_prune)
+
+    def tell(self, assignment: Assignment, outcome: Outcome) -> None:
+        """Record the end of a trial, once; parameters that lost their worker are queued again."""
+        self._patiently(lambda: self._tell(assignment.number, outcome))
+
+    def verdict(self) -> Verdict:
+        """How the study stands."""
+        return self._patiently(self._judge)
+
+    def _judge(self) -> Verdict:
+        with self._storage.engine.connect() as connection:
+            counts = count_trials(connection, self._name)
+            return judge(counts, self._spec.budget, last_failure(connection, self._name) if counts.failed else None)
+
+    def _ask(self) -> optuna.Trial | Verdict:
+        # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots).
+        with self._locks.holding(f"budget:{self._name}"):
+            verdict = self._judge()
+            if verdict.next is not Next.ASK:
+                return verdict
+            try:
+                trial = self.study.ask()
+            except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+                raise InvalidStudyError(
+                    reasons.SAMPLER_FAILED, f"the sampler cannot propose a trial: {error}"
+                ) from None
+            trial.set_user_attr(attributes.GROUP, self._group)
+            return trial
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        trial = self._storage.get_trial(trial_id)
+        if trial.state.is_finished():
+            return  # told before the connection broke
+        if outcome.metrics:
+            self._storage.set_trial_user_attr(trial_id, attributes.METRICS, dict(outcome.metrics))
+        if outcome.failure is not None:
+            self._fail(trial, outcome.failure, outcome.message)
+        elif outcome.pruned:
+            self.study.tell(number, state=TrialState.PRUNED)
+        else:
+            self.study.tell(number, outcome.values)
+
+    def _fail(self, trial: optuna.trial.FrozenTrial, failure: Failure, message: str) -> None:
+        runs = [*trial.user_attrs.get(attributes.RUNS, []), trial.number]
+        if failure in RETRIED and len(runs) >= MAX_RUNS:
+            failure, message = Failure.ERROR, f"{message}; given up after {len(runs)} runs"
+        self._storage.set_trial_user_attr(trial._trial_id, attributes.MESSAGE, message)
+        self._storage.set_trial_user_attr(trial._trial_id, attributes.FAILURE, failure.value)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        if failure in RETRIED and trial.params:
+            self.study.enqueue_trial(trial.params, user_attrs={attributes.RUNS: runs})
+
+    def _take_locks(self) -> SessionLocks:
+        """Own the group: whoever holds this lock is the only one to run its trials."""
+        with storage_errors():
+            locks = SessionLocks(self._url)
+            name = f"group:{self._name}:{self._group}"
+            while not locks.acquire(name, wait=False):
+                _log.info("waiting for another process that runs group %d of study %s", self._group, self._name)
+                time.sleep(1)
+        return locks
+
+    def _recover(self) -> None:
+        """End the trials of this group that no process runs any more; a trial that died between its creation and the
+        record of its group has none, and cannot be alive while this process holds the budget's lock."""
+        with self._locks.holding(f"budget:{self._name}"):
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial.user_attrs.get(attributes.GROUP, self._group) == self._group:
+                    _log.warning("trial %d lost its worker", trial.number)
+                    self._tell(trial.number, Outcome(failure=Failure.LOST, message="the worker that ran it is gone"))
+
+    def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
+        """Do it again while the database is away.
+
+        The group's lock went with the connection, so it is taken again first.
+        """
+        deadline = time.monotonic() + OUTAGE_LIMIT
+        for attempt in itertools.count():
+            try:
+                if attempt and reconnect:
+                    self._locks.close()
+                    self._locks = self._take_locks()
+                with storage_errors():
+                    return action()
+            except StorageUnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
+                _log.warning("the storage does not answer, trying again in %g s: %s", delay, error)
+                time.sleep(delay)
+        raise AssertionError("unreachable")

@@ -1,0 +1,142 @@
+"""What the processes of a worker group say to one another: JSON over multiprocessing's authenticated connections.
+
+Bytes and not objects are sent, so that nothing is ever unpickled from a network.
+
+==================  =======================  ===============================================
+from                to                       messages
+==================  =======================  ===============================================
+a pod's supervisor  the driver               Hello, Prepared, Invalid, Finished, Stopping
+the driver          every pod's supervisor   Run, Abort, Exit
+training rank 0     the driver               Progress, Report (answered by Answer), Result
+==================  =======================  ===============================================
+"""
+
+from multiprocessing.connection import Connection
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Hello(_Message):
+    """A supervisor is there; it may still have to prepare."""
+
+    kind: Literal["hello"] = "hello"
+    node: int
+
+
+class Prepared(_Message):
+    """What all trials share is in memory; trials may come."""
+
+    kind: Literal["prepared"] = "prepared"
+
+
+class Invalid(_Message):
+    """The study cannot run here, and trying again would not help."""
+
+    kind: Literal["invalid"] = "invalid"
+    reason: str
+    message: str
+
+
+class Cause(_Message):
+    """What ended a rank. ``raised`` is False when it was killed or closed by a peer's end: then another rank, perhaps
+    on another node, has the root cause. ``at`` is seconds since the epoch."""
+
+    rank: int
+    raised: bool
+    message: str
+    at: float
+
+
+class Finished(_Message):
+    """The ranks of one node have ended; well, when there is no cause."""
+
+    kind: Literal["finished"] = "finished"
+    number: int
+    cause: Cause | None = None
+
+
+class Stopping(_Message):
+    """The pod was told to end."""
+
+    kind: Literal["stopping"] = "stopping"
+
+
+class Run(_Message):
+    """Train this trial. ``port`` is free on the host of rank zero, for the ranks' rendezvous."""
+
+    kind: Literal["run"] = "run"
+    number: int
+    parameters: dict[str, Any]
+    port: int
+
+
+class Abort(_Message):
+    """End the ranks of the trial now."""
+
+    kind: Literal["abort"] = "abort"
+
+
+class Exit(_Message):
+    """The group's work is over; with a reason when the study is invalid."""
+
+    kind: Literal["exit"] = "exit"
+    reason: str | None = None
+    message: str = ""
+
+
+class Progress(_Message):
+    """Where training is: a share from 0 to 1."""
+
+    kind: Literal["progress"] = "progress"
+    share: float
+
+
+class Report(_Message):
+    """Metrics of an evaluation."""
+
+    kind: Literal["report"] = "report"
+    step: int
+    metrics: dict[str, Any]
+
+
+class Answer(_Message):
+    """To a report."""
+
+    kind: Literal["answer"] = "answer"
+    prune: bool
+
+
+class Result(_Message):
+    """The trial ran to its end, or obeyed a prune."""
+
+    kind: Literal["result"] = "result"
+    metrics: dict[str, Any]
+    pruned: bool = False
+
+
+Message = Hello | Prepared | Invalid | Finished | Stopping | Run | Abort | Exit | Progress | Report | Answer | Result
+_adapter: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+
+
+def send(connection: "Connection[bytes, bytes]", message: Message) -> None:
+    """Send one message.
+
+    Raises:
+        OSError: the peer is gone.
+    """
+    connection.send_bytes(_adapter.dump_json(message))
+
+
+def receive(connection: "Connection[bytes, bytes]") -> Message:
+    """Wait for one message.
+
+    Raises:
+        EOFError: the peer is gone.
+        OSError: the connection broke.
+    """
+    return _adapter.validate_json(connection.recv_bytes())
