@@ -107,3 +107,19 @@ engine() {
     *) die "HPSTUDY_CLUSTER_ROUTE is docker, podman or built, not $ROUTE" ;;
   esac
 }
+
+# bootstrap DIRECTORY PACKAGE,...: a minimal Debian, from where this machine gets its own packages.
+bootstrap() {
+  local mirror
+  mirror=$(awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
+  [ -n "$mirror" ] || mirror=$(awk '/^deb / {for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) {print $i; exit}}' /etc/apt/sources.list)
+  mkdir -p "$CACHE/debs"
+  debootstrap --cache-dir="$CACHE/debs" --variant=minbase --include="$2" "$SUITE" "$1" "$mirror" > "$1.log" 2>&1 ||
+    { tail -20 "$1.log" >&2; die "debootstrap failed"; }
+  rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*
+}
+
+# unmount_below DIRECTORY: removing it through a mount that was left in it would reach into the machine.
+unmount_below() {
+  awk -v w="$1/" 'index($2, w) == 1 {print $2}' /proc/mounts | sort -r | while read -r m; do umount "$m" || umount -l "$m"; done
+}

@@ -16,18 +16,13 @@ exclusively node-image "$@"
 W=$(mktemp -d /var/tmp/hpstudy-node.XXXXXX); R=$W/rootfs preload="" # not /tmp, which may be in memory
 clean() {
   [ -z "$preload" ] || { kill "$preload"; wait "$preload"; } 2>/dev/null || true
-  # containerd and debootstrap mount below; removing through a mount would reach into the machine.
-  awk -v w="$W/" 'index($2, w) == 1 {print $2}' /proc/mounts | sort -r | while read -r m; do umount "$m" || umount -l "$m"; done
+  unmount_below "$W"
   rm -rf "$W"
 }
 trap clean EXIT
 log "building the node image (2 minutes; once)"
 
-mirror=$(awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
-[ -n "$mirror" ] || mirror=$(awk '/^deb / {for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) {print $i; exit}}' /etc/apt/sources.list)
-mkdir -p "$CACHE/debs"
-debootstrap --cache-dir="$CACHE/debs" --variant=minbase --include=systemd,systemd-sysv,dbus,containerd,runc,iptables,nftables,iproute2,kmod,socat,conntrack,ethtool,util-linux,mount,ebtables,ipset,containernetworking-plugins,ca-certificates,procps,jq,openssl,hostname,bash,rsync,curl,pigz,tini \
-  "$SUITE" "$R" "$mirror" > "$W/log" 2>&1 || { tail -20 "$W/log" >&2; die "debootstrap failed"; }
+bootstrap "$R" systemd,systemd-sysv,dbus,containerd,runc,iptables,nftables,iproute2,kmod,socat,conntrack,ethtool,util-linux,mount,ebtables,ipset,containernetworking-plugins,ca-certificates,procps,jq,openssl,hostname,bash,rsync,curl,pigz,tini
 lap "node rootfs"
 K=$(cd "$W" && printf 'module x\n' > go.mod && go mod download -json "sigs.k8s.io/kind@v$KIND" | jq -r .Dir)
 images=$W/images; mkdir "$images"
@@ -122,7 +117,7 @@ printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: pod-network, namespace
 # shellcheck disable=SC2016
 sed -n '/^const defaultStorageManifest = `/,$p' "$storage" |
   sed -e '1d' -e '$d' -e 's#` + storageProvisionerImage + `#'"$provisioner#" -e 's#` + storageHelperImage + `#'"$helper#" > "$R/kind/manifests/default-storage.yaml"
-rm -rf "$R"/var/cache/apt/archives/*.deb "$R"/var/lib/apt/lists/* "$R/var/lib/containerd"
+rm -rf "$R/var/lib/containerd"
 
 # --- preload the system images into the node's own containerd store
 cat > "$W/containerd.toml" <<T
