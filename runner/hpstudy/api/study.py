@@ -15,7 +15,8 @@ PLURAL = "hpstudies"
 
 MAX_NAME = 52
 """So that the names of Jobs and pods made from a study's remain DNS labels (63 characters)."""
-DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_LABEL = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""Services are made from it, whose names begin with a letter (RFC 1035)."""
 
 # The API server bounds the cost of CEL rules by the sizes that the schema allows, so everything has a size.
 MAX_OBJECTIVES = 8
@@ -267,7 +268,7 @@ class Metadata(ApiModel, extra="ignore"):
     """The part of the object's metadata that a study uses."""
 
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=DNS_LABEL)]
-    """A DNS label."""
+    """A DNS label that begins with a letter."""
     namespace: str = "default"
     uid: str = ""
 

@@ -16,6 +16,9 @@ from hpstudy.storage import attributes
 from hpstudy.storage.locks import SessionLocks
 
 CONNECT_TIMEOUT = 10  # seconds; a Service without endpoints may drop packets for ever
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""Libpq's: a server that vanished with its node is noticed within half a minute, where TCP alone would wait for hours.
+https://www.postgresql.org/docs/current/libpq-connect.html"""
 
 
 class StorageUnreachableError(ConnectionError):
@@ -72,7 +75,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             "pool_size": 1,
             "max_overflow": 0,
             "pool_pre_ping": True,
-            "connect_args": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "hpstudy"},
+            "connect_args": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "hpstudy", **KEEPALIVES},
         }
     text = parsed.render_as_string(hide_password=False)
     with storage_errors(), SessionLocks(text) as locks, locks.holding("schema"):
@@ -90,25 +93,26 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, spec: StudySpec,
         StorageUnreachableError: the database does not answer.
     """
     frozen = json.loads(spec.model_dump_json(by_alias=True, include={"objectives", "search_space", "backend"}))
+    directions = [objective.direction for objective in spec.objectives]
     with storage_errors():
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=[objective.direction for objective in spec.objectives],
-            load_if_exists=True,
-            **kwargs,
+            storage=storage, study_name=name, directions=directions, load_if_exists=True, **kwargs
         )
         stored = study.user_attrs.get(attributes.SPEC)
-        if stored is None:
-            study.set_user_attr(attributes.METRIC_NAMES, [objective.metric for objective in spec.objectives])
-            study.set_user_attr(attributes.SPEC, frozen)
-        elif changed := [field for field, value in frozen.items() if stored.get(field) != value]:
+        changed = [] if stored is None else [field for field, value in frozen.items() if stored.get(field) != value]
+        if changed and study.get_trials(deepcopy=False):
             raise InvalidStudyError(
                 reasons.SPEC_CHANGED,
                 f"{' and '.join(changed)} changed, and study {name!r} has trials of the old one: "
                 "undo the change or give the study another name",
             )
+        if changed:  # it was corrected before its first trial
+            optuna.delete_study(study_name=name, storage=storage)
+            study = optuna.create_study(storage=storage, study_name=name, directions=directions, **kwargs)
+        if changed or stored is None:
+            study.set_user_attr(attributes.METRIC_NAMES, [objective.metric for objective in spec.objectives])
+            study.set_user_attr(attributes.SPEC, frozen)
     return study
 
 

@@ -1,0 +1,41 @@
+"""Making it so: deletions, then objects, then the status, then events.
+
+Every step may be the last one; the next pass goes on from what it finds.
+"""
+
+from hpstudy.api.study import API_VERSION, KIND
+from hpstudy_operator.conditions import changes
+from hpstudy_operator.decide import Decision
+from hpstudy_operator.events import emit
+from hpstudy_operator.kube import Kube
+from hpstudy_operator.observe import Snapshot
+
+
+def apply_children(kube: Kube, decision: Decision) -> None:
+    """Delete and apply what was decided.
+
+    Raises:
+        RefusedError: the API server does not take an object; those before it are made.
+    """
+    for reference in decision.delete:
+        kube.delete(reference)
+    deleted = {(reference.kind, reference.name) for reference in decision.delete}
+    for child in decision.apply:
+        metadata = child["metadata"]
+        replaces = (child["kind"], metadata["name"]) in deleted
+        if replaces and kube.get(child["kind"], metadata["namespace"], metadata["name"]):
+            continue  # a finalizer holds the old one; the new one is made when it is gone
+        kube.apply(child)
+
+
+def apply_status(kube: Kube, snapshot: Snapshot, decision: Decision) -> None:
+    """Write the status when it says something new, and then, once, the events about it."""
+    before = snapshot.status
+    if decision.status == before:
+        return
+    metadata = {key: snapshot.resource["metadata"][key] for key in ("name", "namespace", "uid")}
+    kube.apply(
+        {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": dict(decision.status)}, "status"
+    )
+    for change in changes(before.get("conditions", []), decision.status["conditions"]):
+        emit(kube, snapshot.resource, change)

@@ -1,0 +1,145 @@
+"""The objects of a study as they should be: pure functions from the HPStudy to what is applied."""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from hpstudy.api.study import API_VERSION, KIND, SecretKey
+from hpstudy_operator import names
+from hpstudy_operator.kube import Resource
+from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod, gpus, pod_template, worker_container
+
+EXIT_INVALID = 2
+"""Exit code of a worker that found the study itself invalid: starting it again would change nothing."""
+BACKOFF_LIMIT = 10
+"""Pods of a group that may be lost to crashes before the group counts as failed. The Job's back-off grows from 10 s to
+six minutes, so ten take about half an hour: longer than a node needs to come back or an outage to be noticed."""
+
+
+def build_config_map(study: Resource) -> Resource:
+    """The study as its workers read it: resolved, and without the template, which is the pod's own."""
+    template = study["spec"].get("workers", {}).get("template", {})
+    spec = deepcopy(study["spec"])
+    workers = spec.setdefault("workers", {})
+    workers.pop("template", None)
+    if workers.get("processesPerNode", "auto") == "auto":
+        workers["processesPerNode"] = gpus(template) or 1
+    metadata = {key: study["metadata"][key] for key in ("name", "namespace", "uid")}
+    resolved = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(study, names.config_name(metadata["name"])),
+        "data": {STUDY_FILE: json.dumps(resolved, indent=2, sort_keys=True)},
+    }
+
+
+def build_service(study: Resource, group: int) -> Resource:
+    """The headless Service that gives the pods of a group their names (reviews-0-1.reviews-0)."""
+    name = study["metadata"]["name"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(study, names.group_name(name, group), group),
+        "spec": {
+            "clusterIP": "None",
+            # The pods have to find one another before they can be ready.
+            "publishNotReadyAddresses": True,
+            "selector": names.labels(name, group),
+            "ports": [{"name": "coordinator", "port": PORT}],
+        },
+    }
+
+
+def build_worker_job(study: Resource, group: int, *, image: str, storage: SecretKey, attempt: int = 0) -> Resource:
+    """The Indexed Job of a worker group, one pod for each node.
+
+    Args:
+        image: for a template that names none.
+        storage: the Secret with the URL of the storage.
+        attempt: how often the group was started again.
+
+    Raises:
+        InvalidStudyError: the template does not have the shape of a pod template.
+    """
+    metadata = study["metadata"]
+    workers = study["spec"].get("workers", {})
+    name = names.group_name(metadata["name"], group)
+    nodes = workers.get("nodes", 1)
+    template = workers.get("template", {})
+    pod = WorkerPod(
+        image=image,
+        arguments=_arguments(name, group),
+        subdomain=name,
+        config_map=names.config_name(metadata["name"]),
+        storage=storage,
+    )
+    job_metadata = _metadata(study, name, group)
+    job_metadata["annotations"] = {
+        names.ANNOTATION_GENERATION: str(metadata["generation"]),
+        names.ANNOTATION_ATTEMPT: str(attempt),
+    }
+    if queue := metadata.get("labels", {}).get(names.QUEUE_LABEL):
+        job_metadata["labels"][names.QUEUE_LABEL] = queue
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": job_metadata,
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": nodes,
+            "parallelism": nodes,
+            "backoffLimit": BACKOFF_LIMIT,
+            "podReplacementPolicy": "Failed",  # two pods of one rank would meet in the group's lock
+            "podFailurePolicy": {"rules": _failure_rules(worker_container(template))},
+            "template": pod_template(template, pod, names.labels(metadata["name"], group)),
+        },
+    }
+
+
+def _arguments(job: str, group: int) -> tuple[str, ...]:
+    return (
+        "worker",
+        "--study",
+        f"{STUDY_FOLDER}/{STUDY_FILE}",
+        "--group",
+        str(group),
+        "--coordinator",
+        f"{job}-0.{job}:{PORT}",
+    )
+
+
+def _failure_rules(container: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An eviction costs nothing; an invalid study ends the Job at once; everything else counts against the limit."""
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {
+            "action": "FailJob",
+            "onExitCodes": {
+                "containerName": container.get("name", "worker"),
+                "operator": "In",
+                "values": [EXIT_INVALID],
+            },
+        },
+    ]
+
+
+def _metadata(study: Resource, name: str, group: int | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": study["metadata"]["namespace"],
+        "labels": names.labels(study["metadata"]["name"], group),
+        "ownerReferences": [names.owner(study)],
+    }
+
+
+def check_template(template: Mapping[str, Any]) -> None:
+    """Check what the builders need of ``workers.template``; the rest is for the API server to say.
+
+    Raises:
+        InvalidStudyError: it does not have the shape of a pod template.
+    """
+    gpus(template)
+    nowhere = WorkerPod(image="", arguments=(), subdomain="", config_map="", storage=SecretKey(name="none"))
+    pod_template(template, nowhere, {})

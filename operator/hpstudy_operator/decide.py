@@ -1,0 +1,187 @@
+"""What to do about a study: a pure function of what was observed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import Study
+from hpstudy.storage.reading import StudySnapshot
+from hpstudy.trials.budget import Next, judge
+from hpstudy_operator.conditions import State, is_true, timestamp
+from hpstudy_operator.groups import Finding
+from hpstudy_operator.kube import Ref, Resource
+from hpstudy_operator.observe import Snapshot, is_settled
+from hpstudy_operator.plan import make_plan
+from hpstudy_operator.status import build_status
+from hpstudy_operator.storages import StorageView
+
+POLL_SECONDS = 5.0
+"""Between two looks at a running study's storage, which cost three queries and six reads of the API server: most trials
+take longer, and a person who watches waits no longer than for a page."""
+RESYNC_SECONDS = 600.0
+"""Every study is looked at so often even when nothing happens, in case an event was missed: two reads of the API server
+for a study that is over."""
+REFUSED_SECONDS = 30.0
+"""Until an object that the API server refused is tried again: a quota may be raised without an event for us."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to change. Deletions come first, the status last."""
+
+    status: Mapping[str, Any]
+    delete: tuple[Ref, ...] = ()
+    apply: tuple[Resource, ...] = ()
+    requeue: float = RESYNC_SECONDS
+    """Seconds until the next look, should no event come earlier."""
+
+
+def decide(snapshot: Snapshot, now: datetime, *, image: str, refused: str | None = None) -> Decision:
+    """Decide what a study needs.
+
+    Args:
+        image: of the workers, for a template that names none.
+        refused: what the API server said against the objects decided on before.
+    """
+    if is_settled(snapshot.resource, now):
+        return Decision(snapshot.status, delete=snapshot.active_jobs)
+    if snapshot.study is None or snapshot.storage is None:
+        return _not_accepted(snapshot, snapshot.invalid, now, requeue=RESYNC_SECONDS)
+    if snapshot.is_over:
+        return Decision(build_status(snapshot, (), now), requeue=POLL_SECONDS)
+    if refused is not None:
+        error = InvalidStudyError(reasons.INVALID_TEMPLATE, f"{refused}; correct workers.template")
+        return _not_accepted(snapshot, error, now, requeue=REFUSED_SECONDS)
+    if snapshot.storage.invalid is not None:
+        return _not_accepted(snapshot, snapshot.storage.invalid, now, requeue=REFUSED_SECONDS)
+    if snapshot.storage.snapshot is None:
+        return _without_storage(snapshot, snapshot.storage, now)
+    return _accepted(snapshot, snapshot.study, snapshot.storage, snapshot.storage.snapshot, now, image)
+
+
+def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: datetime, *, requeue: float) -> Decision:
+    """Start nothing. What runs goes on: it was made from a spec that was accepted."""
+    assert error is not None
+    states = [State("Accepted", "False", error.reason, error.message)]
+    if snapshot.storage is not None:
+        states.append(_storage_state(snapshot.storage))
+    elif not any(condition["type"] == "StorageReady" for condition in snapshot.status.get("conditions", [])):
+        states.append(State("StorageReady", "Unknown", reasons.NOT_STARTED, "not looked at yet"))
+    states += _unfinished(snapshot, _first_stall(snapshot, now))
+    start = _start_time(snapshot, now)
+    status = build_status(snapshot, states, now, startTime=start, workers=_workers(snapshot))
+    return Decision(status, requeue=requeue)
+
+
+def _without_storage(snapshot: Snapshot, storage: StorageView, now: datetime) -> Decision:
+    states = [_accepted_state(), _storage_state(storage), *_unfinished(snapshot, _first_stall(snapshot, now))]
+    return Decision(build_status(snapshot, states, now, workers=_workers(snapshot)), requeue=POLL_SECONDS)
+
+
+def _accepted(
+    snapshot: Snapshot, study: Study, storage: StorageView, stored: StudySnapshot, now: datetime, image: str
+) -> Decision:
+    verdict = judge(stored.counts, study.spec.budget, stored.last_failure)
+    states = [_accepted_state(), _storage_state(storage)]
+    if verdict.next in {Next.SUCCEEDED, Next.FAILED}:
+        # A trial that a group still trains is waited for; one that nobody trains any more will not end.
+        if not stored.counts.running or not snapshot.active_jobs:
+            over = "Succeeded" if verdict.next is Next.SUCCEEDED else "Failed"
+            return _finish(snapshot, states, over, Finding(verdict.reason, verdict.message), now)
+        states += _unfinished(snapshot, None)
+        return Decision(build_status(snapshot, states, now, workers=_workers(snapshot)), requeue=POLL_SECONDS)
+
+    plan = make_plan(snapshot, study, storage.secret, verdict.next, image)
+    if plan.failure:
+        return _finish(snapshot, states, "Failed", plan.failure, now, delete=snapshot.active_jobs)
+    states += _unfinished(snapshot, plan.stall or _first_stall(snapshot, now), will_start=plan.starts_workers)
+    status = build_status(
+        snapshot,
+        states,
+        now,
+        startTime=_start_time(snapshot, now, will_start=plan.starts_workers),
+        completionTime=None,
+        workers=_workers(snapshot, study.spec.parallelism),
+    )
+    return Decision(status, tuple(plan.delete), tuple(plan.apply), requeue=POLL_SECONDS)
+
+
+def _finish(
+    snapshot: Snapshot, states: list[State], over: str, finding: Finding, now: datetime, delete: tuple[Ref, ...] = ()
+) -> Decision:
+    other = {"Succeeded": "Failed", "Failed": "Succeeded"}[over]
+    states = [
+        *states,
+        State("Running", "False", reasons.FINISHED, "the study is over"),
+        State("Stalled", "False", reasons.FINISHED),
+        State(over, "True", finding.reason, finding.message),
+        State(other, "False", reasons.NOT_FAILED if other == "Failed" else reasons.NOT_FINISHED),
+    ]
+    completed = snapshot.status.get("completionTime") if is_true(snapshot.status, over) else None
+    status = build_status(
+        snapshot,
+        states,
+        now,
+        completionTime=completed or timestamp(now),
+        workers={"desired": 0, "ready": 0},
+    )
+    return Decision(status, delete, requeue=POLL_SECONDS)
+
+
+def _accepted_state() -> State:
+    return State("Accepted", "True", reasons.ACCEPTED, "the study can run as written")
+
+
+def _storage_state(storage: StorageView) -> State:
+    return State(
+        "StorageReady",
+        "True" if storage.reason == reasons.STORAGE_READY else "False",
+        storage.reason,
+        storage.message,
+    )
+
+
+def _unfinished(snapshot: Snapshot, stall: Finding | None, *, will_start: bool = False) -> list[State]:
+    """The conditions of a study that is not over."""
+    ready = sum(1 for group in snapshot.groups if group.is_ready)
+    active = [group for group in snapshot.groups if group.is_active]
+    if ready:
+        running = State("Running", "True", reasons.TRIALS_RUNNING, f"{ready} of {len(active)} worker groups ready")
+    elif active or will_start:
+        suspended = any(group.is_suspended for group in active)
+        running = State(
+            "Running",
+            "False",
+            reasons.WAITING_FOR_WORKERS,
+            "the Jobs are suspended until they are admitted" if suspended else "no worker group is ready yet",
+        )
+    else:
+        running = State("Running", "False", reasons.NOT_STARTED, "the other conditions say what is missing")
+    return [
+        running,
+        State("Stalled", "True", stall.reason, stall.message)
+        if stall
+        else State("Stalled", "False", reasons.PROGRESSING),
+        State("Succeeded", "False", reasons.NOT_FINISHED),
+        State("Failed", "False", reasons.NOT_FAILED),
+    ]
+
+
+def _first_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
+    stalls = (group.stall(now) for group in snapshot.groups)
+    return next((stall for stall in stalls if stall), None)
+
+
+def _start_time(snapshot: Snapshot, now: datetime, *, will_start: bool = False) -> str | None:
+    """When the first Job was made; a pass that made some and was then refused others did not write it down."""
+    start: str | None = snapshot.status.get("startTime")
+    started = will_start or any(group.job for group in snapshot.groups)
+    return start or (timestamp(now) if started else None)
+
+
+def _workers(snapshot: Snapshot, desired: int | None = None) -> dict[str, int]:
+    ready = sum(1 for group in snapshot.groups if group.is_ready)
+    return {"desired": len(snapshot.groups) if desired is None else desired, "ready": ready}

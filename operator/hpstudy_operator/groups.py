@@ -1,0 +1,225 @@
+"""What the Job and the pods of a worker group say, in words."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from hpstudy.api import reasons
+from hpstudy_operator import names
+from hpstudy_operator.builders import EXIT_INVALID
+from hpstudy_operator.kube import Resource
+from hpstudy_operator.template import CONTAINER
+
+POD_PATIENCE = timedelta(seconds=60)
+"""A Job without a pod for longer than this is refused its pods: the Job controller makes them within a second or two,
+and the cluster's own restart takes less than a minute."""
+_WAITING = {
+    "ErrImagePull": reasons.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": reasons.IMAGE_PULL_FAILED,
+    "InvalidImageName": reasons.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": reasons.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": reasons.CONTAINER_FAILED,
+    "CreateContainerError": reasons.CONTAINER_FAILED,
+    "RunContainerError": reasons.CONTAINER_FAILED,
+    "CrashLoopBackOff": reasons.CONTAINER_FAILED,
+}
+_ADVICE = {
+    reasons.IMAGE_PULL_FAILED: "correct the image or the imagePullSecrets in workers.template",
+    reasons.CONTAINER_FAILED: "correct the container in workers.template",
+    reasons.UNSCHEDULABLE: "ask for less in workers.template, or add nodes",
+}
+# The kubelet says the same error in two ways by turns; a status that followed would be written for ever.
+_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": (ErrImagePull: )?')
+_CAMEL_CASE = re.compile(r"^[A-Z][A-Za-z0-9]{0,99}$")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should know."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A worker group as it is."""
+
+    index: int
+    job: Resource | None
+    pods: tuple[Resource, ...] = ()
+    """Pods of this Job."""
+    leftovers: tuple[Resource, ...] = ()
+    """Pods of an earlier Job of the group that have not ended."""
+
+    @property
+    def generation(self) -> int:
+        """The study's generation that the Job was made from."""
+        return int(self._annotation(names.ANNOTATION_GENERATION))
+
+    @property
+    def attempt(self) -> int:
+        """How often the group was started again."""
+        return int(self._annotation(names.ANNOTATION_ATTEMPT))
+
+    @property
+    def is_complete(self) -> bool:
+        """Every worker ended and said that the study is over."""
+        return self._has("Complete") or self._has("SuccessCriteriaMet")
+
+    @property
+    def is_failed(self) -> bool:
+        """The Job, or a worker that found the study invalid, has given up."""
+        return self._has("Failed") or self._has("FailureTarget") or self._invalid() is not None
+
+    @property
+    def is_active(self) -> bool:
+        """The Job exists and may run pods."""
+        return self.job is not None and not self._has("Complete") and not self._has("Failed")
+
+    @property
+    def is_suspended(self) -> bool:
+        """Held back, by Kueue for example."""
+        return bool(self.job and self.job["spec"].get("suspend"))
+
+    @property
+    def is_ready(self) -> bool:
+        """All pods of the group run."""
+        return self.job is not None and self.ready_pods >= self.job["spec"]["completions"]
+
+    @property
+    def ready_pods(self) -> int:
+        """Pods that run."""
+        return sum(1 for pod in self.pods if _is_ready(pod))
+
+    def failure(self) -> Finding:
+        """Why the group has failed, from the worker's last words."""
+        if invalid := self._invalid():
+            return invalid
+        condition = self._condition("Failed") or self._condition("FailureTarget") or {}
+        message = f"worker group {self.index} failed: {condition.get('message') or condition.get('reason')}"
+        last = max(self._ended_badly(), key=lambda pod: str(_ended(pod)[1]["finishedAt"]), default=None)
+        return Finding(reasons.WORKER_GROUP_FAILED, f"{message}; {_last_words(last)}" if last else message)
+
+    def waiting(self) -> Finding | None:
+        """Why a pod of the group cannot start."""
+        findings = (_waiting(pod) for pod in self.pods)
+        return next((finding for finding in findings if finding), None)
+
+    def stall(self, now: datetime) -> Finding | None:
+        """Why the group does not run, when it waits for something that may not come by itself."""
+        if found := self.waiting():
+            return found
+        if not self.is_active or self.is_suspended or self.ready_pods:
+            return None
+        if failed := list(self._ended_badly()):
+            return Finding(
+                reasons.CONTAINER_FAILED, f"{_last_words(failed[-1])}; the Job starts it again, after a growing delay"
+            )
+        if not self.pods and self.job and now - _time(self.job["metadata"]["creationTimestamp"]) > POD_PATIENCE:
+            name, namespace = self.job["metadata"]["name"], self.job["metadata"]["namespace"]
+            return Finding(
+                reasons.PODS_MISSING,
+                f"the cluster makes no pods for Job {name!r}; kubectl -n {namespace} describe job {name} tells why",
+            )
+        return None
+
+    def _invalid(self) -> Finding | None:
+        for pod in self._ended_badly():
+            container, terminated = _ended(pod)
+            if container == _worker_name(pod) and terminated["exitCode"] == EXIT_INVALID:
+                return _parse_verdict(terminated.get("message", "")) or Finding(
+                    reasons.WORKER_GROUP_FAILED, _last_words(pod)
+                )
+        return None
+
+    def _ended_badly(self) -> Iterator[Resource]:
+        return (pod for pod in self.pods if _ended(pod)[1].get("exitCode") and not _was_evicted(pod))
+
+    def _annotation(self, key: str) -> str:
+        annotations = self.job["metadata"].get("annotations", {}) if self.job else {}
+        return str(annotations.get(key, "0"))
+
+    def _has(self, condition: str) -> bool:
+        return self._condition(condition) is not None
+
+    def _condition(self, name: str) -> Resource | None:
+        conditions = (self.job or {}).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == name and c["status"] == "True"), None)
+
+
+def has_ended(pod: Resource) -> bool:
+    """Whether no process of the pod runs any more."""
+    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def _was_evicted(pod: Resource) -> bool:
+    return any(
+        condition["type"] == "DisruptionTarget" and condition["status"] == "True"
+        for condition in pod.get("status", {}).get("conditions", [])
+    )
+
+
+def _is_ready(pod: Resource) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return "deletionTimestamp" not in pod["metadata"] and any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
+
+
+def _waiting(pod: Resource) -> Finding | None:
+    name, status = pod["metadata"]["name"], pod.get("status", {})
+    if "deletionTimestamp" in pod["metadata"] or has_ended(pod):
+        return None
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = container.get("state", {}).get("waiting", {})
+        if reason := _WAITING.get(waiting.get("reason", "")):
+            detail = _BACK_OFF.sub("", waiting.get("message", waiting["reason"]))
+            subject = f"image {container.get('image')!r}" if reason == reasons.IMAGE_PULL_FAILED else "container"
+            return Finding(reason, f"pod {name}, {subject}: {detail}; {_ADVICE[reason]}")
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            detail = condition.get("message", "no node fits")
+            return Finding(reasons.UNSCHEDULABLE, f"pod {name}: {detail}; {_ADVICE[reasons.UNSCHEDULABLE]}")
+    return None
+
+
+def _ended(pod: Resource) -> tuple[str, Resource]:
+    """Name and state of the container that ended the pod: the worker if it failed, else the first that did."""
+    status = pod.get("status", {})
+    found: list[tuple[str, Resource]] = [
+        (container["name"], container["state"]["terminated"])
+        for container in [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+        if container.get("state", {}).get("terminated", {}).get("exitCode")
+    ]
+    worker = _worker_name(pod)
+    return next((item for item in found if item[0] == worker), found[0] if found else ("", {}))
+
+
+def _worker_name(pod: Resource) -> str:
+    containers = pod["spec"]["containers"]
+    return str(containers[0]["name"] if containers else CONTAINER)  # the builder puts it first
+
+
+def _last_words(pod: Resource) -> str:
+    container, terminated = _ended(pod)
+    detail = f" ({terminated['reason']})" if terminated.get("reason") not in {None, "Error"} else ""
+    words = str(terminated.get("message", "")).strip()
+    text = f"pod {pod['metadata']['name']}, container {container} ended with code {terminated['exitCode']}{detail}"
+    return f"{text}: {words}" if words else text
+
+
+def _parse_verdict(message: str) -> Finding | None:
+    """What a worker leaves behind when the study is invalid: {"reason": …, "message": …}."""
+    try:
+        verdict = json.loads(message)
+        reason, words = str(verdict["reason"]), str(verdict["message"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Finding(reason if _CAMEL_CASE.match(reason) else reasons.WORKER_GROUP_FAILED, words)
+
+
+def _time(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp)

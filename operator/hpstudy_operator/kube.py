@@ -1,0 +1,192 @@
+"""The few calls to the API server that the operator makes, on plain dictionaries.
+
+The official client's transport, credentials and errors; its generated models would cost memory and drop unknown fields.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import kubernetes
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from hpstudy import __version__
+from hpstudy.api.study import API_VERSION, KIND, PLURAL
+
+Resource = dict[str, Any]
+
+FIELD_MANAGER = "hpstudy-operator"
+_TIMEOUT = (5.0, 30.0)
+"""Seconds to connect and to read. The API server itself gives up on a request after 60 s; one that takes 30 is better
+tried again."""
+_PATHS = {
+    KIND: (f"/apis/{API_VERSION}", PLURAL),
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Service": ("/api/v1", "services"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Pod": ("/api/v1", "pods"),
+    "Secret": ("/api/v1", "secrets"),
+    "Event": ("/api/v1", "events"),
+}
+_APPLY = "application/apply-patch+yaml"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class RefusedError(Exception):
+    """The API server does not take an object as it is: its content, a quota or an admission policy."""
+
+
+class UnavailableError(Exception):
+    """The API server does not answer, or not now."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An object that exists, or existed: a deletion never hits a successor of the same name."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+    @classmethod
+    def to(cls, resource: Resource, kind: str) -> "Ref":
+        """The reference of an object as the API server returned it (objects of a list do not name their kind)."""
+        metadata = resource["metadata"]
+        return cls(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+
+
+class Kube:
+    """A connection to the API server. Safe for many threads."""
+
+    def __init__(self, connections: int) -> None:
+        """
+        Args:
+            connections: how many are kept open: one for each thread.
+        """
+        configuration = kubernetes.client.Configuration()
+        config: Any = kubernetes.config  # not typed
+        try:  # in the order in which kopf looks, or the two could work on different clusters
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=configuration)
+        configuration.connection_pool_maxsize = connections
+        self._client: Any = kubernetes.client.ApiClient(configuration)
+        self._client.user_agent = f"{FIELD_MANAGER}/{__version__}"
+        # In a pod the token is read again when it is renewed, and the client does not guard that for threads.
+        self._authorising = threading.Lock()
+
+    def get(self, kind: str, namespace: str, name: str) -> Resource | None:
+        """The object, or None when there is none."""
+        return self._call("GET", _path(kind, namespace, name), missing_ok=True)
+
+    def select(self, kind: str, namespace: str, labels: str) -> list[Resource]:
+        """Objects of a namespace by label selector."""
+        answer = self._call("GET", _path(kind, namespace), [("labelSelector", labels)])
+        items: list[Resource] = answer["items"] if answer else []
+        return items
+
+    def list_metadata(self, kind: str) -> list[Resource]:
+        """All objects of a kind in all namespaces, of each its metadata only."""
+        answer = self._call("GET", _path(kind, None), accept=_METADATA_ONLY)
+        items: list[Resource] = answer["items"] if answer else []
+        return items
+
+    def create(self, resource: Resource) -> Resource | None:
+        """Make an object; None when one of this name exists."""
+        path = _path(resource["kind"], resource["metadata"]["namespace"])
+        try:
+            return self._call("POST", path, [("fieldManager", FIELD_MANAGER)], resource)
+        except ApiException as error:
+            if error.status == 409:
+                return None
+            raise
+
+    def apply(self, resource: Resource, subresource: str = "") -> None:
+        """Server-side apply: what we set becomes ours, what others set stays theirs.
+
+        https://kubernetes.io/docs/reference/using-api/server-side-apply/
+
+        Raises:
+            RefusedError: with the API server's own words.
+        """
+        metadata = resource["metadata"]
+        path = _path(resource["kind"], metadata["namespace"], metadata["name"]) + (subresource and f"/{subresource}")
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        try:
+            self._call("PATCH", path, query, resource, content_type=_APPLY)
+        except ApiException as error:
+            # 500 too: a field that the schema does not know fails in the conversion of the patch.
+            message = _message(error)
+            if error.status in {400, 403, 422} or (error.status == 500 and "field not declared in schema" in message):
+                raise RefusedError(message) from None
+            raise
+
+    def delete(self, ref: Ref) -> None:
+        """Delete the object and, in the background, what it owns. No error when it is gone."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": ref.uid},
+        }
+        try:
+            self._call("DELETE", _path(ref.kind, ref.namespace, ref.name), body=body, missing_ok=True)
+        except ApiException as error:
+            if error.status != 409:  # another object has the name by now
+                raise
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]] | None = None,
+        body: Resource | None = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        missing_ok: bool = False,
+    ) -> Resource | None:
+        headers = {"Accept": accept}
+        content: Resource | str | None = None
+        if body is not None:
+            headers["Content-Type"] = content_type
+            content = body if content_type == "application/json" else json.dumps(body)
+        with self._authorising:
+            request = self._client.param_serialize(
+                method,
+                path,
+                query_params=query or [],
+                header_params=headers,
+                body=content,
+                auth_settings=["BearerToken"],
+            )
+        try:
+            response = self._client.call_api(*request, _request_timeout=_TIMEOUT)
+            data: bytes = response.read()
+        except HTTPError as error:
+            raise UnavailableError(f"{method} {path}: {error}") from error
+        if response.status == 404 and missing_ok:
+            return None
+        if response.status == 429 or response.status in {502, 503, 504}:
+            raise UnavailableError(f"{method} {path}: {response.status} {response.reason}")
+        if not 200 <= response.status <= 299:
+            raise ApiException.from_response(http_resp=response, body=data.decode(errors="replace"), data=None)
+        answer: Resource = json.loads(data)
+        return answer
+
+
+def _path(kind: str, namespace: str | None, name: str = "") -> str:
+    root, plural = _PATHS[kind]
+    within = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+    return f"{root}{within}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+def _message(error: ApiException) -> str:
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason)

@@ -1,0 +1,47 @@
+"""Names and labels of what is made for a study. Deterministic: a pass that is repeated finds what the last one made."""
+
+from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
+from hpstudy.api.study import API_VERSION, KIND
+from hpstudy_operator.kube import FIELD_MANAGER, Resource
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Kueue admits a Job with this label when its queue has room; https://kueue.sigs.k8s.io/docs/tasks/run/jobs/"""
+ANNOTATION_GENERATION = "hpstudy.io/generation"
+"""On a Job: the study's generation that it was made from."""
+ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
+"""On a Job: how often the group was started again because its workers ended before the study did."""
+
+
+def group_name(study: str, group: int) -> str:
+    """The Job of a worker group, and the headless Service of its pods."""
+    return f"{study}-{group}"
+
+
+def config_name(study: str) -> str:
+    """The ConfigMap with the study as its workers read it."""
+    return f"{study}-study"
+
+
+def labels(study: str, group: int | None = None) -> dict[str, str]:
+    """Labels of everything that is made for a study, or for one of its groups."""
+    result = {LABEL_STUDY: study, LABEL_MANAGED_BY: FIELD_MANAGER}
+    return result if group is None else {**result, LABEL_GROUP: str(group)}
+
+
+def owner(study: Resource) -> Resource:
+    """What makes the garbage collector remove an object together with the study."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": study["metadata"]["name"],
+        "uid": study["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def is_owned(resource: Resource, study: Resource) -> bool:
+    """Whether the object was made for this very study, not for an earlier one of the same name or by someone else."""
+    references = resource["metadata"].get("ownerReferences", [])
+    return any(reference["uid"] == study["metadata"]["uid"] for reference in references)

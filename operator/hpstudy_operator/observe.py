@@ -1,0 +1,156 @@
+"""What is: everything that a decision needs, read afresh."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.load import parse_study
+from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
+from hpstudy.api.study import KIND, Study
+from hpstudy.samplers.optuna import check_algorithms
+from hpstudy_operator import builders, names
+from hpstudy_operator.conditions import is_true
+from hpstudy_operator.groups import Group, has_ended
+from hpstudy_operator.kube import Kube, Ref, Resource
+from hpstudy_operator.storages import Storages, StorageView
+
+LINGER = timedelta(seconds=60)
+"""How long a study that is over is still looked at: its workers end by themselves within seconds and keep their logs,
+and a trial that was cut off is handed back within the pods' grace period. After that it costs nothing."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A study's namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study and all that was made for it, at one time."""
+
+    resource: Resource
+    """The HPStudy as the API server has it."""
+    study: Study | None = None
+    """The same, parsed; None when it is invalid."""
+    invalid: InvalidStudyError | None = None
+    storage: StorageView | None = None
+    """None when nobody needs to look."""
+    groups: tuple[Group, ...] = ()
+    """Worker groups that exist, by index."""
+    children: Mapping[tuple[str, str], Resource] = field(default_factory=dict)
+    """Jobs, Services and the ConfigMap by kind and name: the study's own, and what else has a name that it needs."""
+
+    @property
+    def generation(self) -> int:
+        """Of the spec."""
+        return int(self.resource["metadata"]["generation"])
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """As it was last written."""
+        return dict(self.resource.get("status") or {})
+
+    @property
+    def active_jobs(self) -> tuple[Ref, ...]:
+        """Jobs that may run pods."""
+        return tuple(Ref.to(group.job, "Job") for group in self.groups if group.job and group.is_active)
+
+    @property
+    def is_over(self) -> bool:
+        """The study succeeded or failed, as it is now written."""
+        return is_over(self.resource)
+
+
+def is_over(resource: Resource) -> bool:
+    """Whether a study succeeded or failed, as it is now written."""
+    status, generation = resource.get("status") or {}, resource["metadata"]["generation"]
+    return is_true(status, "Succeeded", generation) or is_true(status, "Failed", generation)
+
+
+def is_settled(resource: Resource, now: datetime) -> bool:
+    """Whether a study has been over for long enough that only its Jobs matter, should one still be there."""
+    completed = (resource.get("status") or {}).get("completionTime")
+    return is_over(resource) and completed is not None and now > datetime.fromisoformat(completed) + LINGER
+
+
+def observe(kube: Kube, storages: Storages, key: Key, now: datetime) -> Snapshot | None:
+    """Read a study; None when it is gone or going: the garbage collector removes what was made for it."""
+    resource = kube.get(KIND, key.namespace, key.name)
+    if resource is None or "deletionTimestamp" in resource["metadata"]:
+        return None
+    selector = f"{LABEL_STUDY}={key.name}"
+    if is_settled(resource, now):
+        jobs = kube.select("Job", key.namespace, selector)
+        return Snapshot(resource, groups=_groups(resource, jobs, []))
+    study, invalid = _parse(resource)
+    # The Jobs before the storage: a Job that was complete before its trials were counted has told all of them.
+    jobs = kube.select("Job", key.namespace, selector)
+    pods = kube.select("Pod", key.namespace, selector)
+    children = {("Job", job["metadata"]["name"]): job for job in jobs}
+    children |= {("Service", s["metadata"]["name"]): s for s in kube.select("Service", key.namespace, selector)}
+    if study is not None:
+        children |= _by_name(kube, key, study, children)
+    return Snapshot(
+        resource=resource,
+        study=study,
+        invalid=invalid,
+        storage=None if study is None else storages.look(study, int(resource["metadata"]["generation"])),
+        groups=_groups(resource, jobs, pods),
+        children=children,
+    )
+
+
+def _parse(resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
+    try:
+        study = parse_study(resource)
+        check_algorithms(study.spec)
+        template = resource["spec"].get("workers", {}).get("template", {})
+        builders.check_template(template)
+    except InvalidStudyError as error:
+        return None, error
+    return study, None
+
+
+def _by_name(
+    kube: Kube, key: Key, study: Study, known: Mapping[tuple[str, str], Resource]
+) -> dict[tuple[str, str], Resource]:
+    """What has a name that the study needs, although it does not have its labels: it must not be overwritten."""
+    groups = [names.group_name(key.name, index) for index in range(study.spec.parallelism)]
+    wanted = [("ConfigMap", names.config_name(key.name)), *((kind, g) for g in groups for kind in ("Service", "Job"))]
+    found = {}
+    for kind, name in wanted:
+        if (kind, name) not in known and (resource := kube.get(kind, key.namespace, name)):
+            found[kind, name] = resource
+    return found
+
+
+def _groups(study: Resource, jobs: list[Resource], pods: list[Resource]) -> tuple[Group, ...]:
+    """Jobs of this very study with their pods, and pods whose Job is gone."""
+    by_index = {_index(job): job for job in jobs if names.is_owned(job, study)}
+    own: dict[int, list[Resource]] = {index: [] for index in by_index}
+    leftovers: dict[int, list[Resource]] = {}
+    for pod in pods:
+        index = _index(pod)
+        if index in by_index and names.is_owned(pod, by_index[index]):
+            own[index].append(pod)
+        elif not has_ended(pod):
+            leftovers.setdefault(index, []).append(pod)
+    return tuple(
+        Group(index, by_index.get(index), tuple(own.get(index, ())), tuple(leftovers.get(index, ())))
+        for index in sorted({*own, *leftovers})
+    )
+
+
+def _index(resource: Resource) -> int:
+    try:
+        return int(resource["metadata"]["labels"][LABEL_GROUP])
+    except (KeyError, ValueError):
+        return -1  # somebody gave it our label

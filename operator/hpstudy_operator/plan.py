@@ -1,0 +1,139 @@
+"""The worker groups as they should be, against those that are."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpstudy.api import reasons
+from hpstudy.api.names import LABEL_GROUP
+from hpstudy.api.study import SecretKey, Study
+from hpstudy.trials.budget import Next
+from hpstudy_operator import builders, names
+from hpstudy_operator.groups import Finding, Group
+from hpstudy_operator.kube import Ref, Resource
+from hpstudy_operator.observe import Snapshot
+
+MAX_ATTEMPTS = 3
+"""How often a worker group is started again that ended before the study did. Once heals a database that was restored
+from an older copy; a worker that is wrong about the end stays wrong."""
+
+
+@dataclass
+class Plan:
+    """What the worker groups need."""
+
+    delete: list[Ref] = field(default_factory=list)
+    apply: list[Resource] = field(default_factory=list)
+    stall: Finding | None = None
+    """What the groups wait for."""
+    failure: Finding | None = None
+    """Why the study has failed."""
+
+    @property
+    def starts_workers(self) -> bool:
+        """Whether a group is started."""
+        return any(child["kind"] == "Job" for child in self.apply)
+
+
+def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, image: str) -> Plan:
+    """Plan the worker groups of a study that is not over.
+
+    Args:
+        secret: with the URL of the storage.
+        next_: what the budget says: ASK or WAIT.
+        image: of the workers, for a template that names none.
+    """
+    plan = Plan()
+    groups = {group.index: group for group in snapshot.groups}
+    _apply_if_different(plan, snapshot, builders.build_config_map(snapshot.resource))
+    for index in range(study.spec.parallelism):
+        group = groups.get(index, Group(index, None))
+        service = builders.build_service(snapshot.resource, index)
+        name = service["metadata"]["name"]
+        if taken := _taken(snapshot, "Job", name):
+            plan.stall = plan.stall or taken
+            continue
+        _apply_if_different(plan, snapshot, service)
+        attempt = _attempt_to_start(plan, snapshot, group, next_)
+        if attempt is not None:
+            if group.job is not None:
+                plan.delete.append(Ref.to(group.job, "Job"))
+            plan.apply.append(
+                builders.build_worker_job(snapshot.resource, index, image=image, storage=secret, attempt=attempt)
+            )
+    _remove_surplus(plan, snapshot, study.spec.parallelism)
+    return plan
+
+
+def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next) -> int | None:
+    """Which attempt of the group to start now; None when there is nothing to start. A failed group fails the plan."""
+    outdated = group.job is not None and group.generation != snapshot.generation
+    if group.job is None:
+        return None if group.leftovers else 0  # two pods of one rank must not meet
+    if "deletionTimestamp" in group.job["metadata"]:
+        return None
+    if group.is_failed:
+        if outdated:
+            return 0  # the study was corrected
+        plan.failure = plan.failure or group.failure()
+        return None
+    if group.is_complete:
+        # Trials of other groups that fill the budget may still fail; without such a group nobody would notice.
+        if next_ is Next.WAIT and snapshot.active_jobs:
+            return None
+        if outdated:
+            return 0  # the budget was raised
+        if group.attempt < MAX_ATTEMPTS:
+            return group.attempt + 1
+        plan.failure = plan.failure or Finding(
+            reasons.ENDED_EARLY,
+            f"worker group {group.index} ended {group.attempt + 1} times as if the study were over, but the storage"
+            " does not have its trials: check that the workers and the operator use the same database",
+        )
+        return None
+    if outdated and not group.ready_pods and group.waiting():
+        return 0  # it waits for something that the new template may have mended
+    return None
+
+
+def _remove_surplus(plan: Plan, snapshot: Snapshot, parallelism: int) -> None:
+    """Groups beyond the parallelism, which was lowered."""
+    for (kind, _), child in snapshot.children.items():
+        if not names.is_owned(child, snapshot.resource) or kind not in {"Job", "Service"}:
+            continue
+        group = child["metadata"].get("labels", {}).get(LABEL_GROUP, "")
+        if group.isdigit() and int(group) >= parallelism:
+            plan.delete.append(Ref.to(child, kind))
+
+
+def _apply_if_different(plan: Plan, snapshot: Snapshot, wanted: Resource) -> None:
+    kind, name = wanted["kind"], wanted["metadata"]["name"]
+    if taken := _taken(snapshot, kind, name):
+        plan.stall = plan.stall or taken
+    elif not _contains(snapshot.children.get((kind, name)), wanted):
+        plan.apply.append(wanted)
+
+
+def _taken(snapshot: Snapshot, kind: str, name: str) -> Finding | None:
+    """Somebody else's object where ours should be: never overwritten, never adopted."""
+    child = snapshot.children.get((kind, name))
+    if child is None or names.is_owned(child, snapshot.resource):
+        return None
+    return Finding(
+        reasons.NAME_TAKEN,
+        f"{kind} {name!r} belongs to something else: an earlier study of this name that is still being removed, or"
+        " another program; delete it or give the study another name",
+    )
+
+
+def _contains(live: Any, wanted: Any) -> bool:
+    """Whether the live object says all that we want; what the API server or others added does not matter."""
+    if isinstance(wanted, dict):
+        keys = wanted.keys() - {"apiVersion", "kind"}  # objects of a list do not say
+        return isinstance(live, dict) and all(_contains(live.get(key), wanted[key]) for key in keys)
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(_contains(*pair) for pair in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)

@@ -1,0 +1,111 @@
+"""One queue of keys, each of them once: however often a key is added, it is never worked on twice at the same time.
+
+The rules are those of client-go's workqueue: a key added while it is being worked on runs once more afterwards; a key
+that failed comes back after a delay that doubles.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+_log = logging.getLogger(__name__)
+K = TypeVar("K")
+
+FIRST_RETRY = 1.0
+"""Seconds until a key that failed is tried again; doubles with each failure. Most failures are a conflict or a
+connection that broke, and are over by then."""
+LAST_RETRY = 60.0
+"""The longest such delay: an outage that ends is noticed within a minute."""
+
+
+class KeyedQueue(Generic[K]):
+    """Work on keys with a bounded number of workers, all on one event loop.
+
+    Args:
+        work: called with a key; returns the seconds after which to call it again, or None to wait for an event.
+        workers: how many keys are worked on at the same time.
+    """
+
+    def __init__(self, work: Callable[[K], Awaitable[float | None]], workers: int) -> None:
+        self._work = work
+        self._workers = workers
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._waiting: dict[K, float] = {}
+        """Keys in ``_ready``, and since when."""
+        self._active: dict[K, float] = {}
+        """Keys being worked on, and since when."""
+        self._again: set[K] = set()
+        """Keys added while they were being worked on."""
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start the workers on the running event loop."""
+        self._tasks = [asyncio.create_task(self._run(), name=f"reconciler-{i}") for i in range(self._workers)]
+
+    async def stop(self) -> None:
+        """Take no more keys, and wait for those being worked on: a pass that is cut off would be repeated anyway, but
+        its database session ends cleanly this way."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        while not self._ready.empty():
+            self._ready.get_nowait()
+        while self._active:
+            await asyncio.sleep(0.05)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def add(self, key: K) -> None:
+        """Work on the key as soon as a worker is free."""
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting[key] = asyncio.get_running_loop().time()
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: K, delay: float) -> None:
+        """Work on the key after the delay in seconds, unless something adds it earlier."""
+        if key in self._waiting or key in self._again:
+            return
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._due, key)
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker."""
+        return len(self._waiting)
+
+    def oldest(self) -> float:
+        """Seconds for which the oldest key has waited, or been worked on; 0 when there is none."""
+        since = [*self._waiting.values(), *self._active.values()]
+        return asyncio.get_running_loop().time() - min(since) if since else 0.0
+
+    def _due(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def _run(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.pop(key, None)
+            self._active[key] = asyncio.get_running_loop().time()
+            try:
+                delay = await self._work(key)
+                self._failures.pop(key, None)
+            except Exception:
+                failures = self._failures[key] = self._failures.get(key, 0) + 1
+                delay = min(FIRST_RETRY * 2 ** (failures - 1), LAST_RETRY)
+                _log.exception("%s failed, again in %g s", key, delay)
+            finally:
+                self._active.pop(key, None)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+            elif delay is not None:
+                self.add_after(key, delay)

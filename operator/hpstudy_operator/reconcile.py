@@ -1,0 +1,42 @@
+"""One pass over one study: observe, decide, apply."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from hpstudy_operator.apply import apply_children, apply_status
+from hpstudy_operator.decide import decide
+from hpstudy_operator.kube import Kube, RefusedError
+from hpstudy_operator.logs import about
+from hpstudy_operator.observe import Key, observe
+from hpstudy_operator.storages import Storages
+
+
+class Reconciler:
+    """Brings studies to what their specs say. Safe for many threads as long as each works on another key."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        storages: Storages,
+        runner_image: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._storages = storages
+        self._runner_image = runner_image
+        self._clock = clock
+
+    def reconcile(self, key: Key) -> float | None:
+        """Do one pass; returns the seconds until the next, or None when the study is gone."""
+        now = self._clock()
+        with about(key):
+            snapshot = observe(self._kube, self._storages, key, now)
+            if snapshot is None:
+                return None
+            decision = decide(snapshot, now, image=self._runner_image)
+            try:
+                apply_children(self._kube, decision)
+            except RefusedError as error:
+                decision = decide(snapshot, now, image=self._runner_image, refused=str(error))
+            apply_status(self._kube, snapshot, decision)
+            return decision.requeue

@@ -1,0 +1,159 @@
+"""The pod of a worker: the user's ``workers.template``, with our defaults where it says nothing.
+
+What a study cannot run without (command, storage, the resolved study) is set; everything else is a default.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.names import STORAGE_URL_VARIABLE
+from hpstudy.api.study import SecretKey
+
+CONTAINER = "worker"
+STUDY_FOLDER = "/etc/hpstudy"
+STUDY_FILE = "study.json"
+PORT = 29400  # torchrun's own
+GRACE_SECONDS = 30
+"""Kubernetes' default, said here because a preempted trial is handed back within it."""
+
+_POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+_CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""With ``_POD_SECURITY`` the restricted standard;
+https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+_WORKER_SECURITY = {**_CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
+
+
+@dataclass(frozen=True)
+class WorkerPod:
+    """What is the same in every template: where things are, and what the container runs."""
+
+    image: str
+    arguments: tuple[str, ...]
+    subdomain: str
+    config_map: str
+    storage: SecretKey
+
+
+def worker_container(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The user's container that runs trials: the one named worker, or the first; empty when there is none.
+
+    Raises:
+        InvalidStudyError: the template does not have the shape of a pod template.
+    """
+    containers = _list(_object(template, "spec"), "containers")
+    named = [container for container in containers if container.get("name") == CONTAINER]
+    return (named or containers or [{}])[0]
+
+
+def gpus(template: Mapping[str, Any]) -> int:
+    """GPUs that the worker container is limited to.
+
+    Every vendor's device plugin names its resource VENDOR/gpu (nvidia.com/gpu, amd.com/gpu), NVIDIA's MIG slices are
+    nvidia.com/mig-SLICE.
+    """
+    limits = _object(_object(worker_container(template), "resources"), "limits")
+    total = 0
+    for name, quantity in limits.items():
+        if name.endswith("/gpu") or name.startswith("nvidia.com/mig-"):
+            try:
+                total += int(quantity)
+            except (TypeError, ValueError):
+                raise _invalid(f"the limit of {name} must be a whole number, got {quantity!r}") from None
+    return total
+
+
+def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The complete PodTemplateSpec.
+
+    Raises:
+        InvalidStudyError: as :func:`worker_container`.
+    """
+    user = deepcopy(dict(template))
+    metadata = _object(user, "metadata")
+    spec = dict(_object(user, "spec"))
+    worker = worker_container(user)
+    others = [_harden(container) for container in _list(spec, "containers") if container is not worker]
+    spec |= {
+        # Ours first: kubectl logs and exec take the first container when none is named.
+        "containers": [_worker(worker, pod), *others],
+        "restartPolicy": "Never",  # so that the Job, not the kubelet, decides whether a failed worker is replaced
+        "subdomain": pod.subdomain,
+    }
+    if spec.get("initContainers"):
+        spec["initContainers"] = [_harden(container) for container in _list(spec, "initContainers")]
+    spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
+    spec.setdefault("automountServiceAccountToken", False)
+    spec.setdefault("enableServiceLinks", False)
+    spec["securityContext"] = {**_POD_SECURITY, **_object(spec, "securityContext")}
+    _add_volumes(spec, pod)
+    result: dict[str, Any] = {"metadata": {"labels": {**_object(metadata, "labels"), **labels}}, "spec": spec}
+    if metadata.get("annotations"):
+        result["metadata"]["annotations"] = metadata["annotations"]
+    return result
+
+
+def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
+    container = dict(user)
+    container.setdefault("name", CONTAINER)
+    container.setdefault("image", pod.image)
+    # The last lines of the log become the message of a worker that ends without one.
+    container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
+    container["securityContext"] = {**_WORKER_SECURITY, **_object(container, "securityContext")}
+    container["command"] = ["hpstudy"]
+    container["args"] = list(pod.arguments)
+    url = {"secretKeyRef": {"name": pod.storage.name, "key": pod.storage.key}}
+    container["env"] = [
+        *(variable for variable in _list(container, "env") if variable.get("name") != STORAGE_URL_VARIABLE),
+        {"name": STORAGE_URL_VARIABLE, "valueFrom": url},
+    ]
+    ports = _list(container, "ports")
+    if not any(port.get("containerPort") == PORT for port in ports):
+        container["ports"] = [*ports, {"name": "coordinator", "containerPort": PORT}]
+    return container
+
+
+def _harden(container: Mapping[str, Any]) -> dict[str, Any]:
+    # Not the read-only root file system: a sidecar of someone else's may need to write to it.
+    return {**container, "securityContext": {**_CONTAINER_SECURITY, **_object(container, "securityContext")}}
+
+
+def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
+    """The study, and the folders that must be writable: /tmp, and /dev/shm, which is 64 MiB in a container while a
+    DataLoader's workers pass every batch through it. A user's own mount of the same path takes precedence."""
+    container = spec["containers"][0]
+    mounts = list(_list(container, "volumeMounts"))
+    volumes = list(_list(spec, "volumes"))
+    taken = {mount.get("mountPath") for mount in mounts}
+    for name, path, source, read_only in (
+        ("hpstudy-study", STUDY_FOLDER, {"configMap": {"name": pod.config_map}}, True),
+        ("hpstudy-tmp", "/tmp", {"emptyDir": {}}, False),  # noqa: S108  # the pod's own
+        ("hpstudy-shm", "/dev/shm", {"emptyDir": {"medium": "Memory"}}, False),  # noqa: S108
+    ):
+        if path in taken and path != STUDY_FOLDER:
+            continue
+        volumes.append({"name": name, **source})
+        mounts.append({"name": name, "mountPath": path} | ({"readOnly": True} if read_only else {}))
+    spec["volumes"] = volumes
+    container["volumeMounts"] = mounts
+
+
+def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key) or {}
+    if not isinstance(value, dict):
+        raise _invalid(f"{key} must be an object, got {value!r:.80}")
+    return value
+
+
+def _list(parent: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    value = parent.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _invalid(f"{key} must be a list of objects, got {value!r:.80}")
+    return value
+
+
+def _invalid(message: str) -> InvalidStudyError:
+    return InvalidStudyError(reasons.INVALID_TEMPLATE, f"workers.template: {message}")

@@ -1,0 +1,168 @@
+"""Storage for the studies that bring none: in the operator's database, a role and a schema for each namespace.
+
+The Secret in the namespace is the desired state: it holds the password, and the role is made to match it. So whoever
+comes first decides, a deleted Secret means a new password, and a database that was restored or emptied is mended from
+the Secrets that exist.
+"""
+
+import hashlib
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+from sqlalchemy.engine import URL
+
+from hpstudy.api.study import SecretKey
+from hpstudy.storage.opening import CONNECT_TIMEOUT, StorageUnreachableError, parse_url
+from hpstudy_operator.kube import FIELD_MANAGER, Kube, Resource, UnavailableError
+from hpstudy_operator.names import LABEL_MANAGED_BY
+
+TENANT_SECRET = SecretKey(name="hpstudy-storage", key="url")
+"""The Secret that the operator keeps in every namespace with a study."""
+_PASSWORD_BYTES = 32
+_PREFIX = "hpstudy_"
+_MAX_IDENTIFIER = 63  # bytes; PostgreSQL cuts longer ones off without an error
+_LOCK = int.from_bytes(b"hpstudy", signed=True)
+"""One lock for all tenants: ``revoke`` on the shared schema fails when two sessions do it at once."""
+
+
+def tenant_name(namespace: str) -> str:
+    """Role and schema of a namespace.
+
+    A digest replaces the end of a name that is too long; "_" cannot be in a namespace, so no two meet.
+    """
+    if len(_PREFIX + namespace) <= _MAX_IDENTIFIER:
+        return _PREFIX + namespace
+    digest = hashlib.sha256(namespace.encode()).hexdigest()[:12]
+    return f"{_PREFIX}{namespace[: _MAX_IDENTIFIER - len(_PREFIX) - len(digest) - 1]}_{digest}"
+
+
+class Tenants:
+    """The operator's database. Safe for many threads and, by locks in the database, for many operators."""
+
+    def __init__(self, kube: Kube, url: str) -> None:
+        self._kube = kube
+        self._admin = parse_url(url)
+
+    def url(self, namespace: str) -> str | None:
+        """The URL for the studies of a namespace, from its Secret, which is made when there is none.
+
+        A Secret of that name that the operator did not make is used as it is; None when it lacks the key.
+        """
+        secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
+        if secret is None:
+            self._kube.create(self._secret(namespace, secrets.token_urlsafe(_PASSWORD_BYTES)))
+            # Read again: somebody else may have been faster, and there must be one password.
+            secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
+            if secret is None:
+                raise UnavailableError(f"Secret {TENANT_SECRET.name} went away while it was made")
+        stored = secret_value(secret, TENANT_SECRET.key)
+        if secret["metadata"].get("labels", {}).get(LABEL_MANAGED_BY) != FIELD_MANAGER:
+            return stored
+        password = _password(stored) or secrets.token_urlsafe(_PASSWORD_BYTES)
+        wanted = self._url(namespace, password)
+        if stored != wanted:  # the database has moved, or the Secret was damaged
+            self._kube.apply(self._secret(namespace, password))
+        return wanted
+
+    def provision(self, namespace: str, url: str) -> None:
+        """Make the role and the schema fit the URL of the namespace's Secret; nothing for a Secret of the user's.
+
+        The name comes from the namespace and never from the Secret, which people of the namespace may edit: with it
+        they can set the password of their own role and of no other.
+
+        Raises:
+            StorageUnreachableError: the database does not answer, or its administrator may not create roles.
+        """
+        if url != self._url(namespace, _password(url)):
+            return
+        name = tenant_name(namespace)
+        with self._administrator() as connection, connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_lock(%s)", (_LOCK,))
+            # As a verifier, so that the password itself is in no log of the server's.
+            verifier = psycopg2.extensions.encrypt_password(_password(url), name, connection, "scram-sha-256")
+            for statement, parameters in _statements(cursor, name, verifier):
+                cursor.execute(sql.SQL(statement).format(name=sql.Identifier(name)), parameters)
+
+    def _url(self, namespace: str, password: str) -> str:
+        return URL.create(
+            "postgresql",
+            username=tenant_name(namespace),
+            password=password,
+            host=self._admin.host,
+            port=self._admin.port,
+            database=self._admin.database,
+            query=self._admin.query,
+        ).render_as_string(hide_password=False)
+
+    def _secret(self, namespace: str, password: str) -> Resource:
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": TENANT_SECRET.name,
+                "namespace": namespace,
+                "labels": {LABEL_MANAGED_BY: FIELD_MANAGER},
+            },
+            "data": {TENANT_SECRET.key: b64encode(self._url(namespace, password).encode()).decode()},
+        }
+
+    @contextmanager
+    def _administrator(self) -> Iterator[Any]:
+        try:
+            connection = psycopg2.connect(
+                host=self._admin.host,
+                port=self._admin.port,
+                user=self._admin.username,
+                password=self._admin.password,
+                dbname=self._admin.database,
+                connect_timeout=CONNECT_TIMEOUT,
+                application_name=FIELD_MANAGER,
+                **self._admin.query,
+            )
+            connection.autocommit = True
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except psycopg2.Error as error:
+            raise StorageUnreachableError(str(error).strip().partition("\n")[0]) from None
+
+
+def _statements(cursor: Any, name: str, verifier: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What brings the database to the desired state from whatever state it is in."""
+    cursor.execute("select 1 from pg_roles where rolname = %s", (name,))
+    if cursor.fetchone() is None:
+        yield "create role {name} login", ()
+    yield "alter role {name} login password %s", (verifier,)
+    yield "alter role {name} set search_path to {name}", ()
+    cursor.execute("select 1 from pg_namespace where nspname = %s", (name,))
+    if cursor.fetchone() is None:
+        # An administrator who is no superuser may give a schema only to a role that it is a member of.
+        yield "grant {name} to current_user", ()
+        yield "create schema {name} authorization {name}", ()
+    # PostgreSQL's default up to 14 lets everybody create tables there.
+    yield "revoke all on schema public from public", ()
+
+
+def _password(url: str | None) -> str:
+    try:
+        return parse_url(url or "").password or ""
+    except ValueError:
+        return ""
+
+
+def secret_value(secret: Resource, key: str) -> str | None:
+    """The value of a key of a Secret, or None when the key is missing or holds no text."""
+    encoded = (secret.get("data") or {}).get(key)
+    if encoded is None:
+        return None
+    try:
+        return b64decode(encoded).decode().strip()
+    except ValueError:
+        return None
