@@ -5,11 +5,12 @@ import io
 import json
 import sys
 import tarfile
+from pathlib import Path
 
 # A fixed date: the same content is the same image.
 out, ref, layer, config = sys.argv[1:]
 digest = hashlib.sha256()
-with open(layer, "rb") as f:
+with Path(layer).open("rb") as f:
     while chunk := f.read(1 << 20):
         digest.update(chunk)
 image = json.dumps(
