@@ -1,6 +1,7 @@
 """The ``transformers`` form: a Hugging Face Trainer run from names alone."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 _DEFAULT_VOCABULARY = 2000
 TEST_PREFIX = "test"
+_RENDEZVOUS_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TransformersForm:
@@ -75,7 +77,11 @@ class TransformersForm:
         cpu = not torch.cuda.is_available()
         device: dict[str, Any] = {"use_cpu": cpu, "dataloader_pin_memory": not cpu}
         if trial.world_size > 1:
-            device["ddp_backend"] = "gloo" if cpu else "nccl"
+            device |= {"ddp_backend": "gloo" if cpu else "nccl", "ddp_find_unused_parameters": False}
+        else:
+            # accelerate would make a process group of one, and DDP costs a copy of the gradients at every step.
+            for name in _RENDEZVOUS_VARIABLES:
+                os.environ.pop(name, None)
         arguments = TrainingArguments(
             output_dir=str(trial.output_dir),
             report_to="none",

@@ -63,12 +63,13 @@ class TrialLoop:
 
     def __init__(self, spec: StudySpec, url: str, name: str, group: int = 0) -> None:
         self._spec = spec
-        self._url = parse_url(url).render_as_string(hide_password=False)
+        self._url = url
         self._name = name
         self._group = group
-        self._suggest = load_space(spec)
 
     def __enter__(self) -> "TrialLoop":
+        self._url = parse_url(self._url).render_as_string(hide_password=False)
+        self._suggest = load_space(self._spec)
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
         self._locks = self._patiently(self._take_locks, reconnect=False)
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))

@@ -1,4 +1,4 @@
-"""What the processes of a worker group say to one another: JSON over multiprocessing's authenticated connections.
+"""What the processes of a worker group say to one another: JSON over the links of channel.py.
 
 Bytes and not objects are sent, so that nothing is ever unpickled from a network.
 
@@ -11,10 +11,12 @@ training rank 0     the driver               Progress, Report (answered by Answe
 ==================  =======================  ===============================================
 """
 
-from multiprocessing.connection import Connection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from hpstudy.trials.causes import Cause
+from hpstudy.trials.channel import Link
 
 
 class _Message(BaseModel):
@@ -40,16 +42,6 @@ class Invalid(_Message):
     kind: Literal["invalid"] = "invalid"
     reason: str
     message: str
-
-
-class Cause(_Message):
-    """What ended a rank. ``raised`` is False when it was killed or closed by a peer's end: then another rank, perhaps
-    on another node, has the root cause. ``at`` is seconds since the epoch."""
-
-    rank: int
-    raised: bool
-    message: str
-    at: float
 
 
 class Finished(_Message):
@@ -123,7 +115,7 @@ Message = Hello | Prepared | Invalid | Finished | Stopping | Run | Abort | Exit 
 _adapter: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 
-def send(connection: "Connection[bytes, bytes]", message: Message) -> None:
+def send(connection: "Link[bytes, bytes]", message: Message) -> None:
     """Send one message.
 
     Raises:
@@ -132,7 +124,7 @@ def send(connection: "Connection[bytes, bytes]", message: Message) -> None:
     connection.send_bytes(_adapter.dump_json(message))
 
 
-def receive(connection: "Connection[bytes, bytes]") -> Message:
+def receive(connection: "Link[bytes, bytes]") -> Message:
     """Wait for one message.
 
     Raises:

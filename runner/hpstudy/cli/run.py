@@ -1,0 +1,142 @@
+"""``hpstudy run``: one worker group on this machine, watched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.load import read_manifest
+from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
+from hpstudy.api.study import Study
+from hpstudy.cli.display import Display
+from hpstudy.cli.summary import summarise
+from hpstudy.samplers.optuna import check_algorithms
+from hpstudy.storage.locks import SessionLocks
+from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
+from hpstudy.storage.reading import read_snapshot
+from hpstudy.trials.budget import Next, judge
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
+    """Run the study until it is over or interrupted; returns the exit code.
+
+    Raises:
+        InvalidStudyError: the study cannot run as written, or another process runs it.
+    """
+    study = _local(read_manifest(manifest))
+    check_algorithms(study.spec)
+    output = (output or Path("hpstudy-runs") / study.metadata.name).absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{output / 'study.db'}"
+    console = Console(highlight=False)
+    _check_storage(study, url)
+    with Display(study.spec, stored_study_name(study.metadata), url, console) as display:
+        code, interrupted = _run_worker(study, manifest, output, url, display)
+    if code == 2:
+        refusal = json.loads((output / "refusal.json").read_text())
+        raise InvalidStudyError(refusal["reason"], refusal["message"])
+    opened = open_storage(url)
+    snapshot = read_snapshot(opened, stored_study_name(study.metadata), study.spec)
+    summarise(study, opened, snapshot, output, url, console)
+    verdict = judge(snapshot.counts, study.spec.budget, snapshot.last_failure)
+    match verdict.next:
+        case Next.SUCCEEDED:
+            return 0
+        case Next.FAILED:
+            console.print(f"[red]{verdict.reason}[/red]: {verdict.message}", markup=True)
+            return EXIT_FAILED
+    again = f"hpstudy run {manifest}"
+    if interrupted:
+        console.print(f"Stopped. Run [bold]{again}[/bold] again to continue.")
+        return EXIT_INTERRUPTED
+    console.print(f"[red]The worker ended unexpectedly[/red] (exit code {code}); see {output / 'worker.log'}")
+    return EXIT_FAILED
+
+
+def _local(study: Study) -> Study:
+    """One group of one node, whatever the manifest asks of a cluster."""
+    workers = study.spec.workers.model_copy(update={"nodes": 1, "template": {}})
+    spec = study.spec.model_copy(update={"workers": workers, "parallelism": 1, "storage": None})
+    metadata = study.metadata.model_copy(update={"uid": ""})
+    return study.model_copy(update={"spec": spec, "metadata": metadata})
+
+
+def _check_storage(study: Study, url: str) -> None:
+    """Say what is wrong before anything is started."""
+    name = stored_study_name(study.metadata)
+    try:
+        open_study(open_storage(url), name, study.spec)
+        text = parse_url(url).render_as_string(hide_password=False)
+        with storage_errors(), SessionLocks(text) as locks:
+            if not locks.acquire(f"group:{name}:0", wait=False):
+                raise InvalidStudyError(
+                    reasons.INVALID_SPEC, f"another process is running study {name!r}; stop it or give another --output"
+                )
+    except StorageUnreachableError as error:
+        raise InvalidStudyError(reasons.STORAGE_UNREACHABLE, f"storage: {error}") from None
+
+
+def _run_worker(study: Study, manifest: Path, output: Path, url: str, display: Display) -> tuple[int, bool]:
+    """Start the worker and show its events until it ends; returns its exit code and whether Ctrl-C ended it."""
+    resolved = output / "study.json"
+    resolved.write_text(study.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "hpstudy.cli.main", "worker", "--study", str(resolved)]
+    command += ["--folder", str(manifest.absolute().parent), "--output", str(output), "--events", str(writer)]
+    with (output / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writer],
+            start_new_session=True,  # Ctrl-C is for this process, which asks the worker to stop
+            env={
+                **os.environ,
+                STORAGE_URL_VARIABLE: url,
+                "HPSTUDY_TERMINATION_LOG": str(output / "refusal.json"),
+            },
+        )
+    os.close(writer)
+    with os.fdopen(reader) as events, _interrupting(process, display) as interrupts:
+        for event in _events(events):
+            display.show(event)
+    return process.wait(), bool(interrupts)
+
+
+def _events(lines: IO[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        yield json.loads(line)
+
+
+@contextmanager
+def _interrupting(process: "subprocess.Popen[bytes]", display: Display) -> Iterator[list[int]]:
+    """The first Ctrl-C (or SIGTERM) asks the worker to hand its trial back, the second ends it at once."""
+    seen: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            display.stopping()
+            process.terminate()
+        else:
+            process.kill()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,50 @@
+"""What ``hpstudy run`` prints at the end."""
+
+from pathlib import Path
+
+import optuna
+from rich.console import Console
+
+from hpstudy.api.names import stored_study_name
+from hpstudy.api.study import Study
+from hpstudy.cli.text import format_parameters, format_values
+from hpstudy.report.history import plot_history
+from hpstudy.storage import attributes
+from hpstudy.storage.reading import StudySnapshot
+
+_TEST_PREFIX = "test_"
+
+
+def summarise(
+    study: Study, storage: optuna.storages.RDBStorage, snapshot: StudySnapshot, output: Path, url: str, console: Console
+) -> None:
+    """Print the best trials, draw the plot, and say where everything lies."""
+    counts = snapshot.counts
+    console.print(
+        f"\n{counts.complete} trials complete, {counts.pruned} pruned, {counts.failed} failed, "
+        f"{counts.preempted} preempted"
+    )
+    if not snapshot.best:
+        console.print(f"Log: {output / 'worker.log'}")
+        return
+    stored = optuna.load_study(study_name=stored_study_name(study.metadata), storage=storage)
+    shown = snapshot.best if snapshot.front_size is not None else snapshot.best[:1]
+    title = "Best trial" if snapshot.front_size is None else f"Pareto front, {snapshot.front_size} trials"
+    console.print(f"[bold]{title}[/bold]")
+    for trial in shown:
+        console.print(f"  trial {trial.number}: {format_values(trial.values)}", soft_wrap=True)
+        console.print(f"    {format_parameters(trial.hyperparameters)}", soft_wrap=True)
+        metrics = stored.trials[trial.number].user_attrs.get(attributes.METRICS, {})
+        held_out = {name: metrics[name] for name in metrics if name.startswith(_TEST_PREFIX) and _is_score(name)}
+        if held_out:
+            console.print(f"    on data the study never saw: {format_values(held_out)}", soft_wrap=True)
+    plot = plot_history(stored, study.spec, output / "history.png")
+    console.print(f"[bold]Plot[/bold]      {plot}", soft_wrap=True)
+    database = output / "study.db" if url.startswith("sqlite") else "as given with --storage"
+    console.print(f"[bold]Database[/bold]  {database} (any Optuna tool reads it)", soft_wrap=True)
+    console.print(f"[bold]Log[/bold]       {output / 'worker.log'}", soft_wrap=True)
+
+
+def _is_score(name: str) -> bool:
+    """Not how fast it was."""
+    return not name.endswith(("_runtime", "_per_second", "_loss", "_model_preparation_time"))

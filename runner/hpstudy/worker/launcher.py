@@ -1,0 +1,145 @@
+"""One trial's ranks on one node: torch's elastic launcher in a process of its own, forked from the warm parent.
+
+The launcher holds the rendezvous' store and its threads; a fork of its own for each trial keeps them out of the parent,
+which must stay free of both, and whatever a trial leaves behind ends with the launcher's process group.
+"""
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from hpstudy.trials.causes import Cause, Kind, root_cause
+from hpstudy.worker.recording import read_causes, run_recorded
+
+_RENDEZVOUS_TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
+_MONITOR_INTERVAL = 0.02  # seconds between looks at the ranks; torch's 0.1 would add as much to every short trial
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this node stands in the group."""
+
+    node: int
+    nodes: int
+    processes: int
+    host: str
+    """Where rank zero is, as every node resolves it."""
+
+
+class Launch:
+    """The running ranks of a trial on this node."""
+
+    def __init__(self, place: Place, run_id: str, port: int, function: Callable[..., None], *args: Any) -> None:
+        context = multiprocessing.get_context("fork")
+        self._cause, child = context.Pipe(duplex=False)
+        self._process = context.Process(target=_launch, args=(child, place, run_id, port, function, args))
+        self._process.start()
+        child.close()
+
+    @property
+    def sentinel(self) -> int:
+        """Ready to read when the launcher has ended."""
+        return self._process.sentinel
+
+    def kill(self) -> None:
+        """End every process of the trial on this node, now."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
+
+    def result(self) -> Cause | None:
+        """After the end: None when every rank ended well."""
+        self._process.join()
+        self._sweep()
+        with contextlib.suppress(EOFError):
+            text = self._cause.recv_bytes()
+            return Cause.model_validate_json(text) if text else None
+        code = self._process.exitcode
+        message = f"the launcher of the ranks ended with exit code {code}"
+        return Cause(rank=-1, kind=Kind.KILLED, message=message, at=time.time())
+
+    def _sweep(self) -> None:
+        """Whatever the trial left running (a data loader's workers) ends with it; as their subreaper, reap them."""
+        self.kill()
+        pid = self._process.pid or 0
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-pid, 0)
+
+
+def _launch(
+    cause: "Connection[bytes, bytes]",
+    place: Place,
+    run_id: str,
+    port: int,
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+) -> None:
+    os.setpgid(0, 0)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    die_with_parent()
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the cause is told once, by the driver
+    with tempfile.TemporaryDirectory(prefix="hpstudy-ranks-") as folder:
+        config = LaunchConfig(
+            min_nodes=place.nodes,
+            max_nodes=place.nodes,
+            nproc_per_node=place.processes,
+            run_id=run_id,
+            rdzv_backend="static",
+            rdzv_endpoint=f"{place.host}:{port}",
+            rdzv_configs={"rank": place.node, "timeout": _RENDEZVOUS_TIMEOUT},
+            max_restarts=0,
+            monitor_interval=_MONITOR_INTERVAL,
+            start_method="fork",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, run_recorded)(folder, function, *args)
+        except ChildFailedError as error:
+            found = [*read_causes(folder), *_killed(error)]
+            _send(cause, root_cause(found))
+        except Exception as error:  # the rendezvous itself failed
+            message = f"the ranks could not be started: {type(error).__name__}: {error}"
+            _send(cause, Cause(rank=-1, kind=Kind.SECONDARY, message=message, at=time.time()))
+        else:
+            _send(cause, None)
+
+
+def _send(connection: "Connection[bytes, bytes]", cause: Cause | None) -> None:
+    connection.send_bytes(cause.model_dump_json().encode() if cause else b"")
+
+
+def _killed(error: ChildFailedError) -> list[Cause]:
+    """Ranks that left no record of an exception."""
+    return [
+        Cause(
+            rank=rank,
+            kind=Kind.KILLED,
+            message=f"rank {rank} was ended by {failure.signal_name()}"
+            if failure.exitcode < 0
+            else f"rank {rank} ended with exit code {failure.exitcode}",
+            at=float(failure.timestamp),
+        )
+        for rank, failure in error.failures.items()
+        if failure.exitcode != 1  # 1: it raised, and the record says what
+    ]
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGKILL when the parent ends: a killed supervisor must not leave ranks that train on."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

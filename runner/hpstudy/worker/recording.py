@@ -1,0 +1,44 @@
+"""A rank's exception, left in a file for the launcher.
+
+torch's own ``record`` keeps whole seconds, and so cannot tell which of two ranks failed first.
+"""
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+
+from hpstudy.trials.causes import Cause, Kind
+
+_MESSAGE_LIMIT = 2000  # characters; it ends in a condition of the study
+_TRACEBACK_LIMIT = 20_000
+
+
+def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None:
+    """Run a rank; an exception goes into the folder and on to torch's launcher."""
+    try:
+        function(*args)
+    except BaseException as error:
+        rank = int(os.environ.get("RANK", "-1"))
+        text = f"{type(error).__name__}: {error}"[:_MESSAGE_LIMIT]
+        trace = traceback.format_exc()[-_TRACEBACK_LIMIT:]
+        kind = Kind.SECONDARY if lost_a_peer(error) else Kind.RAISED
+        cause = Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time())
+        Path(folder, f"cause-{rank}.json").write_text(cause.model_dump_json())
+        raise
+
+
+def read_causes(folder: str) -> list[Cause]:
+    """What the ranks of this node left."""
+    return [Cause.model_validate_json(path.read_text()) for path in Path(folder).glob("cause-*.json")]
+
+
+def lost_a_peer(error: BaseException) -> bool:
+    """Whether the error only says that another rank is gone. Gloo raises plain RuntimeErrors that name its sources."""
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    )

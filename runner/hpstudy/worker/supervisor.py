@@ -1,0 +1,239 @@
+"""The container's process: a warm parent of every trial's ranks.
+
+It imports torch and what the trials need once, loads once what they share, and forks them. It keeps to one thread:
+after a parallel OpenMP region here, a child that uses several threads hangs for ever. It opens no CUDA and no
+database; what it holds is a socket to the driver.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import random
+import select
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError, get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import Study
+from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
+from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
+from hpstudy.worker.events import Events
+
+_log = logging.getLogger(__name__)
+
+EXIT_INVALID = 2
+"""The study cannot run as written: the Job must not try again."""
+EXIT_PREEMPTED = 143
+"""As a process that SIGTERM ended."""
+_EXIT_LOST_DRIVER = 1
+_GRACE = 20.0
+"""Seconds for the driver to hand the trial back after SIGTERM; a pod has 30."""
+_DRIVER_GRACE = 5.0  # seconds
+_PR_SET_CHILD_SUBREAPER = 36
+_TERMINATION_LOG = "/dev/termination-log"
+"""Where Kubernetes reads a container's last words; elsewhere the environment names another file."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One pod's part in a group."""
+
+    study: Study
+    stored_name: str
+    storage_url: str
+    folder: Path
+    """Relative paths of the study start here."""
+    output: Path
+    """Folder of the trials' files."""
+    group: int = 0
+    node: int = 0
+    coordinator: str = ""
+    """host:port of node 0, as the other nodes resolve it."""
+    events: Events = Events()  # noqa: RUF009  stateless without a pipe
+
+    def run(self) -> int:
+        """Run trials until the study is over; returns the exit code."""
+        return _Supervisor(self).run()
+
+
+class _Supervisor:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._spec = worker.study.spec
+        self._key = shared_key(worker.storage_url)
+        self._stop_reader, self._stop_writer = os.pipe()
+        self._launch: Any = None
+        self._number = -1
+        self._driver: Any = None
+
+    def run(self) -> int:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool would not survive a fork
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of a trial come here to be reaped
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os.write(self._stop_writer, b"x"))
+        sys.path.insert(0, str(self._worker.folder))  # the user's modules
+        import torch
+
+        torch.set_num_threads(1)
+        from hpstudy.training.form import load_form
+
+        self._form = load_form(self._spec, self._worker.folder)
+        with tempfile.TemporaryDirectory(prefix="hpstudy-") as runtime:
+            self._local = str(Path(runtime, "driver"))
+            self._address = self._local if self._worker.node == 0 else self._worker.coordinator
+            try:
+                if self._worker.node == 0:
+                    self._start_driver()
+                link = self._connect()
+                if link is None:
+                    return EXIT_PREEMPTED
+                invalid = self._prepare(link)
+                if invalid is not None:
+                    return _refuse(invalid.reason, invalid.message)
+                return self._serve(link)
+            finally:
+                self._end_driver()
+
+    def _prepare(self, link: "Link[bytes, bytes]") -> InvalidStudyError | None:
+        started = time.monotonic()
+        try:
+            self._form.prepare()
+        except InvalidStudyError as error:
+            with suppress(OSError):
+                send(link, Invalid(reason=error.reason, message=error.message))
+            return error
+        _log.info("prepared in %.1f s", time.monotonic() - started)
+        with suppress(OSError):  # a driver that is gone is noticed when it is next read
+            send(link, Prepared())
+        return None
+
+    def _serve(self, link: "Link[bytes, bytes]") -> int:
+        deadline: float | None = None
+        while True:
+            sources: list[Any] = [link, self._stop_reader] if deadline is None else [link]
+            if self._launch is not None:
+                sources.append(self._launch.sentinel)
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = wait(sources, timeout)
+            if deadline is not None and not ready:
+                return self._end(EXIT_PREEMPTED)
+            if self._stop_reader in ready:
+                deadline = time.monotonic() + _GRACE
+                with suppress(OSError):
+                    send(link, Stopping())
+                if self._worker.node != 0:
+                    return self._end(EXIT_PREEMPTED)
+            if self._launch is not None and self._launch.sentinel in ready:
+                self._report_end(link)
+            if link in ready:
+                try:
+                    message = receive(link)
+                except (EOFError, OSError):
+                    if deadline is not None or self._worker.node == 0:
+                        return self._end(EXIT_PREEMPTED if deadline is not None else _EXIT_LOST_DRIVER)
+                    self._end(0)
+                    new = self._connect()
+                    if new is None:
+                        return EXIT_PREEMPTED
+                    link = new
+                    with suppress(OSError):
+                        send(link, Prepared())
+                    continue
+                match message:
+                    case Run():
+                        self._start(message)
+                    case Abort() if self._launch is not None:
+                        self._launch.kill()
+                    case Exit(reason=str(reason), message=text):
+                        return self._end(_refuse(reason, text))
+                    case Exit():
+                        return self._end(EXIT_PREEMPTED if deadline is not None else 0)
+
+    def _start(self, run: Run) -> None:
+        import torch
+
+        from hpstudy.worker.launcher import Launch, Place
+        from hpstudy.worker.rank import run_rank
+
+        workers = self._spec.workers
+        processes = workers.processes_per_node
+        if processes == "auto":  # in a cluster the operator has resolved it
+            processes = torch.cuda.device_count() or 1
+        host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
+        place = Place(self._worker.node, workers.nodes, processes, host)
+        self._number = run.number
+        arguments = (self._form, run, self._spec.objectives, self._worker.output, self._local, self._key)
+        self._launch = Launch(place, f"trial-{run.number}", run.port, run_rank, *arguments)
+
+    def _report_end(self, link: "Link[bytes, bytes]") -> None:
+        cause = self._launch.result()
+        self._launch = None
+        with suppress(OSError):
+            send(link, Finished(number=self._number, cause=cause))
+
+    def _end(self, code: int) -> int:
+        """Leave no rank behind."""
+        if self._launch is not None:
+            self._launch.kill()
+            self._launch.result()
+            self._launch = None
+        return code
+
+    def _connect(self) -> "Link[bytes, bytes] | None":
+        """Find the driver, for as long as it takes: pod 0 may start later, or anew. None when told to stop."""
+        while True:
+            try:
+                link = connect(self._address, self._key)
+                send(link, Hello(node=self._worker.node))
+                return link
+            except AuthenticationError:
+                _log.warning("the worker at %s has another key: is it of this study?", self._address)
+            except (OSError, EOFError) as error:
+                _log.debug("no driver at %s yet: %s", self._address, error)
+            # Jittered: the pods of a large group must not all come in the same moment.
+            if select.select([self._stop_reader], [], [], random.uniform(0.2, 1.0))[0]:  # noqa: S311
+                return None
+
+    def _start_driver(self) -> None:
+        """The first fork of all, before any data is loaded."""
+        servers = [serve_unix(Path(self._local))]
+        if self._spec.workers.nodes > 1:
+            servers.append(serve_tcp(int(self._worker.coordinator.rpartition(":")[2])))
+        self._driver = get_context("fork").Process(target=_drive, args=(self._worker, servers, self._key))
+        self._driver.start()
+        for server in servers:
+            server.close()
+
+    def _end_driver(self) -> None:
+        """It ends by itself; one that waits for a database that is away need not."""
+        if self._driver is not None:
+            self._driver.join(_DRIVER_GRACE)
+            self._driver.kill()
+
+
+def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
+    from hpstudy.trials.loop import TrialLoop
+    from hpstudy.worker.driver import Driver
+
+    signal.set_wakeup_fd(-1)
+    loop = TrialLoop(worker.study.spec, worker.storage_url, worker.stored_name, worker.group)
+    Driver(worker.study.spec, loop, servers, key, worker.events).run()
+
+
+def _refuse(reason: str, message: str) -> int:
+    """Leave the reason where the kubelet, and through it the operator, finds it."""
+    _log.error("%s", message)
+    with suppress(OSError):
+        path = Path(os.environ.get("HPSTUDY_TERMINATION_LOG", _TERMINATION_LOG))
+        path.write_text(json.dumps({"reason": reason, "message": message}))
+    return EXIT_INVALID
