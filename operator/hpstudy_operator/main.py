@@ -50,6 +50,7 @@ class Operator:
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         """Tell kopf what to call."""
+        kopf.on.login(registry=registry)(kopf.login_via_client)  # the credentials that Kube uses
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
         kopf.on.probe(registry=registry, id="health")(self._probe)

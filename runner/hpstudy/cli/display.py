@@ -12,8 +12,7 @@ from rich.text import Text
 
 from hpstudy.api.study import StudySpec
 from hpstudy.cli.text import format_parameters, format_seconds, format_values
-from hpstudy.storage.opening import open_storage
-from hpstudy.storage.reading import read_snapshot
+from hpstudy.storage.reading import StudySnapshot
 
 _REFRESH = 4  # times a second
 
@@ -21,11 +20,10 @@ _REFRESH = 4  # times a second
 class Display:
     """A line for each trial that ended, and below them the one that runs. Without a terminal only the lines."""
 
-    def __init__(self, spec: StudySpec, name: str, url: str, console: Console) -> None:
+    def __init__(self, spec: StudySpec, name: str, snapshot: StudySnapshot, console: Console) -> None:
         self._spec = spec
         self._console = console
         self._name = name
-        snapshot = read_snapshot(open_storage(url), name, spec)
         self._finished = snapshot.counts.complete + snapshot.counts.pruned
         self._best, self._best_value = "", math.nan
         if snapshot.best:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import optuna
 from rich.console import Console
 
 from hpstudy.api import reasons
@@ -26,7 +27,9 @@ from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next, judge
 
 EXIT_FAILED = 1
+EXIT_INVALID = 2
 EXIT_INTERRUPTED = 130
+_REFUSAL = "refusal.json"
 
 
 def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
@@ -41,14 +44,17 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{output / 'study.db'}"
     console = Console(highlight=False)
-    _check_storage(study, url)
-    with Display(study.spec, stored_study_name(study.metadata), url, console) as display:
-        code, interrupted = _run_worker(study, manifest, output, url, display)
-    if code == 2:
-        refusal = json.loads((output / "refusal.json").read_text())
+    opened = _open(study, url)
+    name = stored_study_name(study.metadata)
+    snapshot = read_snapshot(opened, name, study.spec)
+    code, interrupted = 0, False
+    if judge(snapshot.counts, study.spec.budget).next in (Next.ASK, Next.WAIT):
+        with Display(study.spec, name, snapshot, console) as display:
+            code, interrupted = _run_worker(study, manifest, output, url, display)
+        snapshot = read_snapshot(opened, name, study.spec)
+    if code == EXIT_INVALID:
+        refusal = json.loads((output / _REFUSAL).read_text())
         raise InvalidStudyError(refusal["reason"], refusal["message"])
-    opened = open_storage(url)
-    snapshot = read_snapshot(opened, stored_study_name(study.metadata), study.spec)
     summarise(study, opened, snapshot, output, url, console)
     verdict = judge(snapshot.counts, study.spec.budget, snapshot.last_failure)
     match verdict.next:
@@ -73,11 +79,12 @@ def _local(study: Study) -> Study:
     return study.model_copy(update={"spec": spec, "metadata": metadata})
 
 
-def _check_storage(study: Study, url: str) -> None:
-    """Say what is wrong before anything is started."""
+def _open(study: Study, url: str) -> optuna.storages.RDBStorage:
+    """Open storage and study; say what is wrong before anything is started."""
     name = stored_study_name(study.metadata)
     try:
-        open_study(open_storage(url), name, study.spec)
+        storage = open_storage(url)
+        open_study(storage, name, study.spec)
         text = parse_url(url).render_as_string(hide_password=False)
         with storage_errors(), SessionLocks(text) as locks:
             if not locks.acquire(f"group:{name}:0", wait=False):
@@ -86,6 +93,7 @@ def _check_storage(study: Study, url: str) -> None:
                 )
     except StorageUnreachableError as error:
         raise InvalidStudyError(reasons.STORAGE_UNREACHABLE, f"storage: {error}") from None
+    return storage
 
 
 def _run_worker(study: Study, manifest: Path, output: Path, url: str, display: Display) -> tuple[int, bool]:
@@ -106,7 +114,7 @@ def _run_worker(study: Study, manifest: Path, output: Path, url: str, display: D
             env={
                 **os.environ,
                 STORAGE_URL_VARIABLE: url,
-                "HPSTUDY_TERMINATION_LOG": str(output / "refusal.json"),
+                "HPSTUDY_TERMINATION_LOG": str(output / _REFUSAL),
             },
         )
     os.close(writer)
