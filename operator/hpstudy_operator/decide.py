@@ -116,9 +116,14 @@ def _finish(
     states = [
         *states,
         State("Running", "False", reasons.FINISHED, "the study is over"),
-        State("Stalled", "False", reasons.FINISHED),
+        State("Stalled", "False", reasons.FINISHED, "the study is over"),
         State(over, "True", finding.reason, finding.message),
-        State(other, "False", reasons.NOT_FAILED if other == "Failed" else reasons.NOT_FINISHED),
+        State(
+            other,
+            "False",
+            reasons.NOT_FAILED if other == "Failed" else reasons.NOT_FINISHED,
+            f"the study {over.lower()}",
+        ),
     ]
     completed = snapshot.status.get("completionTime") if is_true(snapshot.status, over) else None
     status = build_status(
@@ -164,9 +169,9 @@ def _unfinished(snapshot: Snapshot, stall: Finding | None, *, will_start: bool =
         running,
         State("Stalled", "True", stall.reason, stall.message)
         if stall
-        else State("Stalled", "False", reasons.PROGRESSING),
-        State("Succeeded", "False", reasons.NOT_FINISHED),
-        State("Failed", "False", reasons.NOT_FAILED),
+        else State("Stalled", "False", reasons.PROGRESSING, "nothing holds the study up"),
+        State("Succeeded", "False", reasons.NOT_FINISHED, "the study is not over"),
+        State("Failed", "False", reasons.NOT_FAILED, "the study has not failed"),
     ]
 
 

@@ -48,7 +48,8 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # a line for every probe
+    for chatty in ("aiohttp.access", "kopf.objects", "kopf.activities"):  # a line for every probe and every event
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,0 +1,218 @@
+"""The objects of a study, and what becomes of the user's pod template in them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.load import parse_study
+from hpstudy_operator.builders import build_config_map, build_service, build_worker_job, check_template
+from tests.unit.operator.objects import IMAGE, SECRET, STUDY_UID, study
+
+
+def worker_job(template: dict[str, Any] | None = None, **workers: Any) -> dict[str, Any]:
+    resource = study(workers={"template": template or {}, **workers})
+    return build_worker_job(resource, 0, image=IMAGE, storage=SECRET)
+
+
+def pod_spec(template: dict[str, Any] | None = None) -> dict[str, Any]:
+    spec: dict[str, Any] = worker_job(template)["spec"]["template"]["spec"]
+    return spec
+
+
+def with_container(**container: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [container]}}
+
+
+class TestJob:
+    def test_a_group_is_an_indexed_job_of_one_pod_for_each_node(self) -> None:
+        made = build_worker_job(study(workers={"nodes": 4}), 3, image=IMAGE, storage=SECRET)
+        assert made["metadata"]["name"] == "reviews-3"
+        assert made["spec"]["completionMode"] == "Indexed"
+        assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (4, 4)
+        assert made["spec"]["podReplacementPolicy"] == "Failed"
+
+    def test_the_worker_finds_its_study_group_peers_and_storage(self) -> None:
+        container = pod_spec()["containers"][0]
+        assert container["command"] == ["hpstudy"]
+        assert container["args"] == [
+            *["worker", "--study", "/etc/hpstudy/study.json", "--group", "0"],
+            *["--coordinator", "reviews-0-0.reviews-0:29400"],
+        ]
+        assert container["env"] == [
+            {"name": "HPSTUDY_STORAGE_URL", "valueFrom": {"secretKeyRef": {"name": "storage", "key": "url"}}}
+        ]
+        assert pod_spec()["subdomain"] == build_service(study(), 0)["metadata"]["name"] == "reviews-0"
+
+    def test_an_eviction_costs_nothing_and_an_invalid_study_ends_the_job(self) -> None:
+        ignore, fail = worker_job(with_container(name="trainer"))["spec"]["podFailurePolicy"]["rules"]
+        assert ignore["action"] == "Ignore"
+        assert fail["action"] == "FailJob"
+        assert fail["onExitCodes"] == {"containerName": "trainer", "operator": "In", "values": [2]}
+
+    def test_everything_belongs_to_this_very_study(self) -> None:
+        for child in (worker_job(), build_service(study(), 0), build_config_map(study())):
+            (owner,) = child["metadata"]["ownerReferences"]
+            assert owner["uid"] == STUDY_UID
+            assert owner["controller"] is True
+            assert child["metadata"]["labels"]["hpstudy.io/study"] == "reviews"
+
+    def test_the_service_selects_the_pods_of_its_group_also_before_they_are_ready(self) -> None:
+        service = build_service(study(), 0)
+        labels = worker_job()["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["clusterIP"] == "None"
+        assert service["spec"]["publishNotReadyAddresses"] is True
+        assert service["spec"]["selector"].items() <= labels.items()
+
+    def test_kueues_queue_label_is_carried_through(self) -> None:
+        resource = study()
+        resource["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus", "other": "not ours"}
+        labels = build_worker_job(resource, 0, image=IMAGE, storage=SECRET)["metadata"]["labels"]
+        assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
+        assert "other" not in labels
+
+    def test_the_study_itself_is_left_as_it_was(self) -> None:
+        resource = study(workers={"template": with_container(name="worker", env=[{"name": "A", "value": "b"}])})
+        before = json.dumps(resource)
+        build_worker_job(resource, 0, image=IMAGE, storage=SECRET)
+        build_config_map(resource)
+        assert json.dumps(resource) == before
+
+
+class TestTemplate:
+    def test_without_a_template_there_is_one_worker_with_the_default_image(self) -> None:
+        (container,) = pod_spec()["containers"]
+        assert (container["name"], container["image"]) == ("worker", IMAGE)
+
+    def test_the_users_own_settings_stay(self) -> None:
+        template = {
+            "metadata": {"labels": {"team": "nlp"}, "annotations": {"note": "mine"}},
+            "spec": {
+                "nodeSelector": {"gpu": "h200"},
+                "tolerations": [{"key": "gpu"}],
+                "serviceAccountName": "trainer",
+                "terminationGracePeriodSeconds": 300,
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+                "containers": [
+                    {
+                        "name": "worker",
+                        "image": "mine:1",
+                        "imagePullPolicy": "Always",
+                        "env": [{"name": "HF_HOME", "value": "/data/hf"}],
+                        "resources": {"limits": {"nvidia.com/gpu": 2}},
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                    }
+                ],
+            },
+        }
+        made = worker_job(template)["spec"]["template"]
+        spec, container = made["spec"], made["spec"]["containers"][0]
+        assert made["metadata"]["labels"]["team"] == "nlp"
+        assert made["metadata"]["annotations"] == {"note": "mine"}
+        assert {key: spec[key] for key in ("nodeSelector", "tolerations", "serviceAccountName")} == {
+            key: template["spec"][key] for key in ("nodeSelector", "tolerations", "serviceAccountName")
+        }
+        assert spec["terminationGracePeriodSeconds"] == 300
+        assert (container["image"], container["imagePullPolicy"]) == ("mine:1", "Always")
+        assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+        assert {"name": "HF_HOME", "value": "/data/hf"} in container["env"]
+        assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
+
+    def test_what_a_worker_needs_cannot_be_overridden(self) -> None:
+        template = with_container(
+            name="worker", command=["sh"], args=["-c"], env=[{"name": "HPSTUDY_STORAGE_URL", "value": "mine"}]
+        )
+        template["spec"]["restartPolicy"] = "Always"
+        spec = pod_spec(template)
+        assert spec["restartPolicy"] == "Never"
+        assert spec["containers"][0]["command"] == ["hpstudy"]
+        assert [e for e in spec["containers"][0]["env"] if e["name"] == "HPSTUDY_STORAGE_URL" and "value" in e] == []
+
+    @pytest.mark.parametrize(
+        ("names", "worker"), [(["a", "b"], "a"), (["a", "worker"], "worker"), (["worker", "b"], "worker")]
+    )
+    def test_the_container_named_worker_or_else_the_first_runs_the_trials(self, names: list[str], worker: str) -> None:
+        spec = pod_spec({"spec": {"containers": [{"name": name, "image": name} for name in names]}})
+        assert spec["containers"][0]["name"] == worker
+        assert spec["containers"][0]["command"] == ["hpstudy"]
+        assert sorted(container["name"] for container in spec["containers"]) == sorted(names)
+        assert "command" not in spec["containers"][1]
+
+    def test_pods_meet_the_restricted_standard(self) -> None:
+        spec = pod_spec(
+            {"spec": {"containers": [{"name": "worker"}, {"name": "log"}], "initContainers": [{"name": "i"}]}}
+        )
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        for container in (*spec["containers"], *spec["initContainers"]):
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        assert spec["automountServiceAccountToken"] is False
+
+    def test_security_can_be_set_field_by_field(self) -> None:
+        template = with_container(name="worker", securityContext={"readOnlyRootFilesystem": False})
+        template["spec"]["securityContext"] = {"fsGroup": 1000}
+        spec = pod_spec(template)
+        assert spec["securityContext"]["fsGroup"] == 1000
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is False
+        assert spec["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+    def test_tmp_and_shared_memory_can_be_written(self) -> None:
+        spec = pod_spec()
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in spec["containers"][0]["volumeMounts"]}
+        assert mounts["/etc/hpstudy"]["configMap"] == {"name": "reviews-study"}
+        assert mounts["/tmp"]["emptyDir"] == {}
+        assert mounts["/dev/shm"]["emptyDir"] == {"medium": "Memory"}
+
+    def test_a_users_own_mount_of_them_takes_precedence(self) -> None:
+        mount = {"name": "scratch", "mountPath": "/tmp"}
+        spec = pod_spec(with_container(name="worker", volumeMounts=[mount]))
+        assert [m for m in spec["containers"][0]["volumeMounts"] if m["mountPath"] == "/tmp"] == [mount]
+
+    @pytest.mark.parametrize(
+        "template",
+        [
+            {"spec": "pod"},
+            {"spec": {"containers": {"name": "worker"}}},
+            {"spec": {"containers": ["worker"]}},
+            {"metadata": ["labels"]},
+            with_container(name="worker", env={"A": "b"}),
+            with_container(name="worker", resources={"limits": {"nvidia.com/gpu": "many"}}),
+            with_container(name="worker", securityContext=[1]),
+            {"spec": {"volumes": "data"}},
+        ],
+    )
+    def test_a_template_of_another_shape_is_refused_in_words(self, template: dict[str, Any]) -> None:
+        with pytest.raises(InvalidStudyError, match=r"^workers\.template: "):
+            check_template(template)
+
+
+class TestConfig:
+    def test_workers_read_the_study_without_the_template(self) -> None:
+        resource = study(workers={"nodes": 2, "processesPerNode": 3, "template": with_container(name="worker")})
+        resolved = json.loads(build_config_map(resource)["data"]["study.json"])
+        assert "template" not in resolved["spec"]["workers"]
+        assert resolved["metadata"] == {"name": "reviews", "namespace": "team", "uid": STUDY_UID}
+        assert parse_study(resolved).spec.workers.processes_per_node == 3
+
+    @pytest.mark.parametrize(
+        ("limits", "processes"),
+        [
+            ({}, 1),
+            ({"cpu": "4", "memory": "8Gi"}, 1),
+            ({"nvidia.com/gpu": 8}, 8),
+            ({"nvidia.com/gpu": "8"}, 8),
+            ({"amd.com/gpu": "2"}, 2),
+            ({"nvidia.com/mig-1g.10gb": 3}, 3),
+        ],
+    )
+    def test_auto_means_one_process_for_each_gpu_of_the_worker_or_one(
+        self, limits: dict[str, Any], processes: int
+    ) -> None:
+        template = {"spec": {"containers": [{"name": "log"}, {"name": "worker", "resources": {"limits": limits}}]}}
+        resource = study(workers={"processesPerNode": "auto", "template": template})
+        resolved = json.loads(build_config_map(resource)["data"]["study.json"])
+        assert resolved["spec"]["workers"]["processesPerNode"] == processes

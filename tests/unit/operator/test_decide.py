@@ -1,0 +1,433 @@
+"""What the operator does about a study, case by case."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.status import BestTrial
+from hpstudy_operator.decide import POLL_SECONDS, RESYNC_SECONDS
+from hpstudy_operator.observe import LINGER, Snapshot
+from hpstudy_operator.plan import MAX_ATTEMPTS
+from hpstudy_operator.storages import StorageView
+from tests.unit.operator.objects import (
+    EARLIER,
+    NOW,
+    SECRET,
+    applied,
+    condition,
+    decided,
+    deleted,
+    ended_pod,
+    job,
+    message,
+    observed,
+    over,
+    pod,
+    ready_pod,
+    stored,
+    study,
+    waiting_pod,
+)
+
+VERDICT = json.dumps({"reason": "ImportFailed", "message": "train:objective: there is no module 'train'"})
+
+
+class TestStart:
+    def test_a_new_study_gets_its_config_and_for_each_group_a_service_and_a_job(self) -> None:
+        resource = study(parallelism=2)
+        decision = decided(replace(observed(resource), children={}))
+        assert applied(decision) == [
+            ("ConfigMap", "reviews-study"),
+            ("Service", "reviews-0"),
+            ("Job", "reviews-0"),
+            ("Service", "reviews-1"),
+            ("Job", "reviews-1"),
+        ]
+        assert condition(decision, "Accepted") == ("True", reasons.ACCEPTED)
+        assert condition(decision, "StorageReady") == ("True", reasons.STORAGE_READY)
+        assert condition(decision, "Running") == ("False", reasons.WAITING_FOR_WORKERS)
+        assert decision.status["startTime"] == "2026-03-01T12:00:00Z"
+        assert decision.status["workers"] == {"desired": 2, "ready": 0}
+
+    def test_nothing_is_made_for_a_study_that_is_invalid(self) -> None:
+        error = InvalidStudyError(reasons.UNKNOWN_SAMPLER, "unknown sampler 'Tpe'")
+        decision = decided(Snapshot(study(), invalid=error))
+        assert not decision.apply
+        assert condition(decision, "Accepted") == ("False", reasons.UNKNOWN_SAMPLER)
+        assert condition(decision, "Running") == ("False", reasons.NOT_STARTED)
+        assert message(decision, "Accepted") == "unknown sampler 'Tpe'"
+        assert "startTime" not in decision.status
+
+    @pytest.mark.parametrize("reason", [reasons.SECRET_NOT_FOUND, reasons.STORAGE_UNREACHABLE])
+    def test_nothing_is_made_before_the_storage_is_there_and_it_is_asked_again(self, reason: str) -> None:
+        decision = decided(observed(study(), storage=StorageView(SECRET, reason, "why")))
+        assert not decision.apply
+        assert condition(decision, "Accepted") == ("True", reasons.ACCEPTED)
+        assert condition(decision, "StorageReady") == ("False", reason)
+        assert decision.requeue == POLL_SECONDS
+
+    def test_a_spec_that_the_stored_trials_do_not_fit_is_not_accepted(self) -> None:
+        error = InvalidStudyError(reasons.SPEC_CHANGED, "searchSpace changed")
+        decision = decided(observed(study(), storage=replace(stored(), snapshot=None, invalid=error)))
+        assert condition(decision, "Accepted") == ("False", reasons.SPEC_CHANGED)
+        assert not decision.apply
+
+    def test_what_the_api_server_refuses_is_told_and_tried_again(self) -> None:
+        decision = decided(observed(study()), refused='Job "reviews-0" is invalid: spec.template')
+        assert condition(decision, "Accepted") == ("False", reasons.INVALID_TEMPLATE)
+        assert "spec.template; correct workers.template" in message(decision, "Accepted")
+        assert not decision.apply
+        assert decision.requeue < RESYNC_SECONDS
+
+    def test_a_corrected_spec_is_accepted_again(self) -> None:
+        refused = decided(Snapshot(study(), invalid=InvalidStudyError(reasons.INVALID_OPTION, "no")))
+        decision = decided(observed(study(generation=2, status=dict(refused.status))))
+        assert condition(decision, "Accepted") == ("True", reasons.ACCEPTED)
+        assert ("Job", "reviews-0") in applied(decision)
+
+
+class TestRunning:
+    def test_nothing_is_applied_when_everything_is_as_it_should_be(self) -> None:
+        resource = study()
+        made = job(resource)
+        decision = decided(observed(resource, made, pods=(ready_pod(made),), storage=stored(running=1)))
+        assert (applied(decision), deleted(decision)) == ([], [])
+        assert condition(decision, "Running") == ("True", reasons.TRIALS_RUNNING)
+        assert decision.status["workers"] == {"desired": 1, "ready": 1}
+        assert decision.requeue == POLL_SECONDS
+
+    def test_the_same_observation_gives_the_same_status_later(self) -> None:
+        resource = study()
+        made = job(resource)
+        first = decided(observed(resource, made, pods=(ready_pod(made),), storage=stored(complete=3)))
+        again = study(status=dict(first.status))
+        second = decided(observed(again, made, pods=(ready_pod(made),), storage=stored(complete=3)))
+        assert second.status == first.status
+
+    def test_a_group_of_two_nodes_is_ready_when_both_are(self) -> None:
+        resource = study(workers={"nodes": 2})
+        made = job(resource)
+        half = decided(observed(resource, made, pods=(ready_pod(made),)))
+        whole = decided(observed(resource, made, pods=(ready_pod(made), ready_pod(made, 1))))
+        assert half.status["workers"]["ready"] == 0
+        assert whole.status["workers"]["ready"] == 1
+
+    @pytest.mark.parametrize("lost", ["Service", "ConfigMap", "Job"])
+    def test_what_somebody_deleted_is_made_again(self, lost: str) -> None:
+        resource = study()
+        snapshot = observed(resource, job(resource))
+        children = {key: child for key, child in snapshot.children.items() if key[0] != lost}
+        groups = () if lost == "Job" else snapshot.groups
+        decision = decided(replace(snapshot, children=children, groups=groups))
+        assert [kind for kind, _ in applied(decision)] == [lost]
+
+    def test_a_raised_budget_reaches_the_config_but_not_the_running_job(self) -> None:
+        old = observed(study(), job(study()))
+        new = study(generation=2, budget={"maxTrials": 99})
+        decision = decided(replace(observed(new), groups=old.groups, children=old.children))
+        assert applied(decision) == [("ConfigMap", "reviews-study")]
+        assert decision.status["progress"] == "0/99"
+
+    def test_fewer_groups_remove_the_last_ones(self) -> None:
+        resource = study(parallelism=1)
+        decision = decided(observed(resource, job(resource, 0), job(resource, 1)))
+        assert sorted(deleted(decision)) == [("Job", "reviews-1"), ("Service", "reviews-1")]
+
+    def test_a_group_waits_for_the_pods_of_the_job_before_it(self) -> None:
+        resource = study()
+        decision = decided(observed(resource, leftovers=(ready_pod(job(resource)),)))
+        assert ("Job", "reviews-0") not in applied(decision)
+
+    def test_a_job_that_is_going_is_not_made_again_yet(self) -> None:
+        resource = study()
+        decision = decided(observed(resource, job(resource, deletionTimestamp="2026-03-01T12:00:00Z")))
+        assert not decision.apply
+
+    def test_an_object_of_somebody_else_is_never_touched(self) -> None:
+        resource = study()
+        foreign = job(resource, ownerReferences=[{"uid": "an-earlier-study"}])
+        decision = decided(observed(resource, children={("Job", "reviews-0"): foreign}))
+        assert (applied(decision), deleted(decision)) == ([], [])
+        assert condition(decision, "Stalled") == ("True", reasons.NAME_TAKEN)
+
+    def test_a_database_that_is_away_takes_nothing_from_the_status(self) -> None:
+        resource = study()
+        made = job(resource)
+        before = decided(observed(resource, made, pods=(ready_pod(made),), storage=stored(complete=4)))
+        away = StorageView(SECRET, reasons.STORAGE_UNREACHABLE, "connection refused")
+        again = study(status=dict(before.status))
+        after = decided(observed(again, made, pods=(ready_pod(made),), storage=away))
+        assert (applied(after), deleted(after)) == ([], [])
+        assert after.status["trials"]["complete"] == 4
+        assert condition(after, "Running") == ("True", reasons.TRIALS_RUNNING)
+        assert condition(after, "StorageReady") == ("False", reasons.STORAGE_UNREACHABLE)
+
+
+class TestProgress:
+    def test_one_objective_shows_its_best_value(self) -> None:
+        best = (BestTrial(number=2, values={"eval_f1": 0.912345}, hyperparameters={"lr": 0.01, "optim": None}),)
+        decision = decided(observed(study(), storage=stored(complete=2, pruned=1, failed=1, best=best)))
+        assert decision.status["progress"] == "3/10"
+        assert decision.status["best"] == "0.9123"
+        assert decision.status["bestTrials"] == [
+            {"number": 2, "values": {"eval_f1": 0.912345}, "hyperparameters": {"lr": 0.01, "optim": None}}
+        ]
+        assert "paretoFrontSize" not in decision.status
+
+    def test_several_objectives_show_the_size_of_the_front(self) -> None:
+        best = (BestTrial(number=2, values={"eval_f1": 0.9}, hyperparameters={}),)
+        decision = decided(observed(study(), storage=stored(complete=5, best=best, front=3)))
+        assert decision.status["best"] == "3 on the front"
+        assert decision.status["paretoFrontSize"] == 3
+
+    def test_a_front_that_became_a_single_objective_is_dropped(self) -> None:
+        resource = study(status={"paretoFrontSize": 3, "best": "3 on the front"})
+        decision = decided(observed(resource))
+        assert "paretoFrontSize" not in decision.status
+        assert "best" not in decision.status
+
+
+class TestEnd:
+    def test_the_budget_used_up_is_success(self) -> None:
+        resource = study()
+        made = job(resource, condition="Complete")
+        decision = decided(observed(resource, made, storage=stored(complete=8, pruned=2)))
+        assert condition(decision, "Succeeded") == ("True", reasons.MAX_TRIALS_REACHED)
+        assert condition(decision, "Failed") == ("False", reasons.NOT_FAILED)
+        assert condition(decision, "Running") == ("False", reasons.FINISHED)
+        assert decision.status["completionTime"] == "2026-03-01T12:00:00Z"
+        assert deleted(decision) == []
+
+    def test_too_many_failed_trials_are_failure_with_the_last_error(self) -> None:
+        resource = study()
+        decision = decided(observed(resource, job(resource), storage=stored(complete=1, failed=4)))
+        assert condition(decision, "Failed") == ("True", reasons.MAX_FAILED_TRIALS_EXCEEDED)
+        assert condition(decision, "Succeeded")[0] == "False"
+        assert "out of luck" in message(decision, "Failed")
+
+    def test_a_trial_that_still_runs_is_waited_for(self) -> None:
+        resource = study()
+        decision = decided(observed(resource, job(resource), storage=stored(complete=10, running=1)))
+        assert condition(decision, "Succeeded")[0] == "False"
+        assert decision.requeue == POLL_SECONDS
+
+    def test_a_trial_that_nobody_runs_any_more_is_not(self) -> None:
+        resource = study()
+        made = job(resource, condition="Complete")
+        decision = decided(observed(resource, made, storage=stored(complete=10, running=1)))
+        assert condition(decision, "Succeeded")[0] == "True"
+
+    def test_workers_get_a_while_to_end_by_themselves(self) -> None:
+        resource = over(study(), "Succeeded", reasons.MAX_TRIALS_REACHED, completed=EARLIER)
+        decision = decided(observed(resource, job(resource), storage=stored(complete=10)))
+        assert deleted(decision) == []
+        assert decision.requeue == POLL_SECONDS
+
+    def test_workers_that_do_not_end_are_removed_and_ended_ones_kept(self) -> None:
+        resource = over(study(), "Succeeded", reasons.MAX_TRIALS_REACHED, completed=NOW - LINGER * 2)
+        jobs = job(resource, 0), job(resource, 1, condition="Complete")
+        decision = decided(observed(resource, *jobs))
+        assert deleted(decision) == [("Job", "reviews-0")]
+
+    def test_a_settled_study_needs_nothing(self) -> None:
+        resource = over(study(), "Failed", reasons.WORKER_GROUP_FAILED, completed=NOW - LINGER - timedelta(seconds=1))
+        decision = decided(Snapshot(resource))
+        assert (applied(decision), deleted(decision)) == ([], [])
+        assert decision.status == resource["status"]
+        assert decision.requeue == RESYNC_SECONDS
+
+    def test_the_end_is_not_taken_back_while_the_spec_stays(self) -> None:
+        resource = over(study(), "Failed", reasons.WORKER_GROUP_FAILED, completed=EARLIER)
+        decision = decided(observed(resource, storage=stored(complete=1)))
+        assert condition(decision, "Failed") == ("True", reasons.WORKER_GROUP_FAILED)
+        assert not decision.apply
+        assert decision.status["trials"]["complete"] == 1
+
+    def test_a_raised_budget_continues_a_study_that_succeeded(self) -> None:
+        done = over(study(), "Succeeded", reasons.MAX_TRIALS_REACHED, completed=NOW - LINGER * 2)
+        resource = study(generation=2, budget={"maxTrials": 20}, status=done["status"])
+        old = job(resource, condition="Complete", generation=1)
+        decision = decided(observed(resource, old, storage=stored(complete=10)))
+        assert deleted(decision) == [("Job", "reviews-0")]
+        assert applied(decision) == [("Job", "reviews-0")]
+        assert condition(decision, "Succeeded")[0] == "False"
+        assert "completionTime" not in decision.status
+        assert decision.status["startTime"] == done["status"]["startTime"]
+
+    def test_another_edit_of_a_study_that_succeeded_changes_nothing_but_the_generation(self) -> None:
+        done = over(study(), "Succeeded", reasons.MAX_TRIALS_REACHED, completed=NOW - LINGER * 2)
+        resource = study(generation=2, parallelism=3, status=done["status"])
+        decision = decided(observed(resource, storage=stored(complete=10)))
+        assert not decision.apply
+        assert condition(decision, "Succeeded")[0] == "True"
+        assert decision.status["observedGeneration"] == 2
+        assert decision.status["completionTime"] == done["status"]["completionTime"]
+
+
+class TestWorkersThatFail:
+    def test_an_invalid_study_fails_with_the_workers_own_words_and_the_other_groups_stop(self) -> None:
+        resource = study(parallelism=2)
+        jobs = job(resource, 0), job(resource, 1)
+        decision = decided(observed(resource, *jobs, pods=(ended_pod(jobs[1], 2, VERDICT),)))
+        assert condition(decision, "Failed") == ("True", "ImportFailed")
+        assert message(decision, "Failed") == "train:objective: there is no module 'train'"
+        assert ("Job", "reviews-0") in deleted(decision)
+
+    def test_exit_code_2_without_a_verdict_is_a_failed_group(self) -> None:
+        resource = study()
+        made = job(resource, condition="Failed", message="exit code 2")
+        decision = decided(observed(resource, made, pods=(ended_pod(made, 2, "usage: hpstudy"),)))
+        assert condition(decision, "Failed") == ("True", reasons.WORKER_GROUP_FAILED)
+        assert "ended with code 2: usage: hpstudy" in message(decision, "Failed")
+
+    def test_a_reason_that_is_no_word_is_not_passed_on(self) -> None:
+        resource = study()
+        made = job(resource)
+        verdict = json.dumps({"reason": "not a word!", "message": "m"})
+        decision = decided(observed(resource, made, pods=(ended_pod(made, 2, verdict),)))
+        assert condition(decision, "Failed") == ("True", reasons.WORKER_GROUP_FAILED)
+
+    def test_exit_code_2_of_a_sidecar_says_nothing_about_the_study(self) -> None:
+        resource = study()
+        made = job(resource)
+        sidecar = {"name": "proxy", "state": {"terminated": {"exitCode": 2, "finishedAt": "2026-03-01T11:00:00Z"}}}
+        decision = decided(observed(resource, made, pods=(pod(made, containerStatuses=[sidecar]),)))
+        assert condition(decision, "Failed")[0] == "False"
+
+    def test_a_job_that_gave_up_fails_the_study_with_the_last_words(self) -> None:
+        resource = study()
+        made = job(resource, condition="Failed", message="Job has reached the specified backoff limit")
+        killed = ended_pod(made, 137, "last line of the log", reason="OOMKilled")
+        decision = decided(observed(resource, made, pods=(killed,)))
+        assert condition(decision, "Failed") == ("True", reasons.WORKER_GROUP_FAILED)
+        assert "backoff limit" in message(decision, "Failed")
+        assert "137 (OOMKilled): last line of the log" in message(decision, "Failed")
+
+    def test_a_failed_study_that_was_corrected_starts_again(self) -> None:
+        failed = over(study(), "Failed", "ImportFailed", completed=EARLIER)
+        resource = study(generation=2, trial={"function": "right:objective"}, status=failed["status"])
+        old = job(resource, condition="Failed", generation=1)
+        decision = decided(observed(resource, old, pods=(ended_pod(old, 2, VERDICT),)))
+        assert deleted(decision) == [("Job", "reviews-0")]
+        assert ("Job", "reviews-0") in applied(decision)
+        assert condition(decision, "Failed") == ("False", reasons.NOT_FAILED)
+
+    def test_a_group_that_ended_early_is_started_again_a_few_times(self) -> None:
+        resource = study()
+        decision = decided(observed(resource, job(resource, condition="Complete", attempt=1)))
+        assert deleted(decision) == [("Job", "reviews-0")]
+        assert decision.apply[0]["metadata"]["annotations"]["hpstudy.io/attempt"] == "2"
+
+    def test_and_then_the_study_fails(self) -> None:
+        resource = study()
+        decision = decided(observed(resource, job(resource, condition="Complete", attempt=MAX_ATTEMPTS)))
+        assert condition(decision, "Failed") == ("True", reasons.ENDED_EARLY)
+        assert not decision.apply
+
+    def test_a_group_that_ended_is_not_started_while_others_train_the_last_trials(self) -> None:
+        resource = study(parallelism=2)
+        jobs = job(resource, 0, condition="Complete"), job(resource, 1)
+        decision = decided(observed(resource, *jobs, storage=stored(complete=9, running=1)))
+        assert (applied(decision), deleted(decision)) == ([], [])
+
+    def test_but_it_is_when_nobody_trains_them(self) -> None:
+        resource = study()
+        made = job(resource, condition="Complete")
+        decision = decided(observed(resource, made, storage=stored(complete=9, running=1)))
+        assert applied(decision) == [("Job", "reviews-0")]
+
+
+PULL = 'rpc error: code = NotFound desc = failed to pull "runner:none"'
+
+
+@pytest.mark.parametrize(
+    ("waiting", "detail", "reason"),
+    [
+        ("ErrImagePull", PULL, reasons.IMAGE_PULL_FAILED),
+        ("ImagePullBackOff", f'Back-off pulling image "runner:none": ErrImagePull: {PULL}', reasons.IMAGE_PULL_FAILED),
+        ("InvalidImageName", "couldn't parse image name", reasons.IMAGE_PULL_FAILED),
+        ("CreateContainerConfigError", 'secret "storage" not found', reasons.CONTAINER_FAILED),
+        ("CrashLoopBackOff", "back-off 5m0s restarting failed container", reasons.CONTAINER_FAILED),
+    ],
+)
+def test_a_pod_that_cannot_start_stalls_the_study_in_the_kubelets_words(waiting: str, detail: str, reason: str) -> None:
+    resource = study()
+    made = job(resource)
+    decision = decided(observed(resource, made, pods=(waiting_pod(made, waiting, detail),)))
+    assert condition(decision, "Stalled") == ("True", reason)
+    assert detail.rpartition("ErrImagePull: ")[2] in message(decision, "Stalled")
+    assert "workers.template" in message(decision, "Stalled")
+
+
+def test_an_image_that_cannot_be_pulled_is_one_message_however_the_kubelet_says_it() -> None:
+    resource = study()
+    made = job(resource)
+    texts = {
+        message(decided(observed(resource, made, pods=(waiting_pod(made, *said),))), "Stalled")
+        for said in [
+            ("ErrImagePull", PULL),
+            ("ImagePullBackOff", f'Back-off pulling image "runner:none": ErrImagePull: {PULL}'),
+        ]
+    }
+    assert len(texts) == 1
+
+
+def scheduling(text: str) -> dict[str, Any]:
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
+
+
+class TestStalled:
+    def test_a_pod_that_fits_no_node(self) -> None:
+        resource = study()
+        made = job(resource)
+        nowhere = pod(made, phase="Pending", conditions=[scheduling("0/3 nodes: Insufficient nvidia.com/gpu")])
+        decision = decided(observed(resource, made, pods=(nowhere,)))
+        assert condition(decision, "Stalled") == ("True", reasons.UNSCHEDULABLE)
+        assert "Insufficient nvidia.com/gpu" in message(decision, "Stalled")
+
+    def test_a_worker_that_keeps_ending(self) -> None:
+        resource = study()
+        made = job(resource)
+        decision = decided(observed(resource, made, pods=(ended_pod(made, 1, "Segmentation fault"),)))
+        assert condition(decision, "Stalled") == ("True", reasons.CONTAINER_FAILED)
+        assert "Segmentation fault" in message(decision, "Stalled")
+
+    def test_a_preempted_worker_is_no_trouble(self) -> None:
+        resource = study()
+        made = job(resource)
+        evicted = ended_pod(made, 143)
+        evicted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+        assert condition(decided(observed(resource, made, pods=(evicted,))), "Stalled")[0] == "False"
+
+    def test_a_job_that_gets_no_pods(self) -> None:
+        resource = study()
+        young = decided(observed(resource, job(resource, age=10)))
+        old = decided(observed(resource, job(resource, age=120)))
+        assert condition(young, "Stalled")[0] == "False"
+        assert condition(old, "Stalled") == ("True", reasons.PODS_MISSING)
+
+    def test_a_job_that_waits_for_admission_is_no_trouble(self) -> None:
+        resource = study()
+        made = job(resource, age=3600)
+        made["spec"]["suspend"] = True
+        decision = decided(observed(resource, made))
+        assert condition(decision, "Stalled")[0] == "False"
+        assert "suspended" in message(decision, "Running")
+
+    def test_a_corrected_template_replaces_a_job_that_cannot_start(self) -> None:
+        resource = study(generation=2)
+        stuck = job(resource, generation=1)
+        decision = decided(observed(resource, stuck, pods=(waiting_pod(stuck, "ErrImagePull", PULL),)))
+        assert deleted(decision) == [("Job", "reviews-0")]
+        assert applied(decision) == [("Job", "reviews-0")]
+
+    def test_but_not_one_that_runs(self) -> None:
+        resource = study(generation=2)
+        made = job(resource, generation=1)
+        decision = decided(observed(resource, made, pods=(ready_pod(made),)))
+        assert (applied(decision), deleted(decision)) == ([], [])

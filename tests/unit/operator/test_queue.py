@@ -1,0 +1,172 @@
+"""The queue of studies."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from hpstudy_operator import queue
+from hpstudy_operator.queue import KeyedQueue
+
+_PATIENCE = 5.0  # seconds, for what takes milliseconds
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), _PATIENCE))
+
+
+def test_a_key_that_waits_is_in_the_queue_once() -> None:
+    async def scenario() -> None:
+        done: list[str] = []
+
+        async def work(key: str) -> None:
+            done.append(key)
+
+        queue_ = KeyedQueue(work, workers=1)
+        for _ in range(100):
+            queue_.add("a")
+        queue_.add("b")
+        assert len(queue_) == 2
+        queue_.start()
+        while len(done) < 2:
+            await asyncio.sleep(0)
+        await queue_.stop()
+        assert done == ["a", "b"]
+
+    run(scenario)
+
+
+def test_a_key_is_never_worked_on_twice_at_once_and_once_more_after_a_change() -> None:
+    async def scenario() -> None:
+        gate, started, runs, most = asyncio.Event(), asyncio.Event(), [0], [0]
+        now = [0]
+
+        async def work(key: str) -> None:
+            runs[0] += 1
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            started.set()
+            await gate.wait()
+            now[0] -= 1
+
+        queue_ = KeyedQueue(work, workers=4)
+        queue_.start()
+        queue_.add("a")
+        await started.wait()
+        queue_.add("a")
+        queue_.add("a")
+        gate.set()
+        while runs[0] < 2:
+            await asyncio.sleep(0)
+        await queue_.stop()
+        assert (runs[0], most[0]) == (2, 1)
+
+    run(scenario)
+
+
+def test_no_more_keys_than_workers_are_worked_on() -> None:
+    async def scenario() -> None:
+        gate, now, most = asyncio.Event(), [0], [0]
+
+        async def work(key: int) -> None:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            await gate.wait()
+            now[0] -= 1
+
+        queue_ = KeyedQueue(work, workers=3)
+        queue_.start()
+        for key in range(20):
+            queue_.add(key)
+        await asyncio.sleep(0.01)
+        gate.set()
+        while len(queue_):
+            await asyncio.sleep(0)
+        await queue_.stop()
+        assert most[0] == 3
+
+    run(scenario)
+
+
+def test_a_key_comes_back_after_the_delay_that_it_asked_for_or_earlier_when_added() -> None:
+    async def scenario() -> None:
+        runs: list[str] = []
+
+        async def work(key: str) -> float:
+            runs.append(key)
+            return 0.01 if key == "soon" else 3600.0
+
+        queue_ = KeyedQueue(work, workers=1)
+        queue_.start()
+        queue_.add("soon")
+        queue_.add("late")
+        while runs.count("soon") < 3:
+            await asyncio.sleep(0.005)
+        assert runs.count("late") == 1
+        queue_.add("late")
+        while runs.count("late") < 2:
+            await asyncio.sleep(0)
+        await queue_.stop()
+
+    run(scenario)
+
+
+def test_a_key_that_fails_is_tried_again_and_does_not_end_the_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(queue, "FIRST_RETRY", 0.001)
+
+    async def scenario() -> None:
+        runs: list[str] = []
+
+        async def work(key: str) -> None:
+            runs.append(key)
+            if len(runs) < 4:
+                raise RuntimeError("database on fire")
+
+        queue_ = KeyedQueue(work, workers=1)
+        queue_.start()
+        queue_.add("a")
+        while len(runs) < 4:
+            await asyncio.sleep(0.001)
+        await queue_.stop()
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario)
+    assert [record.args[1] for record in caplog.records if record.args] == [0.001, 0.002, 0.004]
+
+
+def test_stopping_waits_for_what_is_being_worked_on() -> None:
+    async def scenario() -> None:
+        finished: list[str] = []
+        started = asyncio.Event()
+
+        async def work(key: str) -> None:
+            started.set()
+            await asyncio.sleep(0.05)
+            finished.append(key)
+
+        queue_ = KeyedQueue(work, workers=1)
+        queue_.start()
+        queue_.add("a")
+        queue_.add("b")
+        await started.wait()
+        await queue_.stop()
+        assert finished == ["a"]
+
+    run(scenario)
+
+
+def test_the_oldest_key_tells_how_long_it_has_been_there() -> None:
+    async def scenario() -> None:
+        async def work(key: str) -> None:
+            await asyncio.sleep(_PATIENCE)
+
+        queue_ = KeyedQueue(work, workers=1)
+        assert queue_.oldest() == 0
+        queue_.add("a")
+        await asyncio.sleep(0.02)
+        assert queue_.oldest() >= 0.02
+
+    run(scenario)
