@@ -4,15 +4,16 @@
 . "$(dirname "$0")/../common.sh"
 engine
 export KUBECONFIG=$CACHE/$CLUSTER.kubeconfig
-trap 'kubectl delete namespace hpstudy-smoke --wait=false --ignore-not-found >/dev/null' EXIT
+namespace=hpstudy-smoke-$RANDOM # not the one that an earlier call is still deleting
+trap 'kubectl delete namespace "$namespace" --wait=false --ignore-not-found >/dev/null' EXIT
 pause=$(kubectl get nodes -o json | jq -r '[.items[].status.images[].names[] | select(test("/pause:"))][0]')
 # Only the pods' networks are wanted: nothing but the pause image is on every node.
 kubectl apply -f - >/dev/null <<Y
-{apiVersion: v1, kind: Namespace, metadata: {name: hpstudy-smoke}}
+{apiVersion: v1, kind: Namespace, metadata: {name: $namespace}}
 ---
 apiVersion: apps/v1
 kind: DaemonSet
-metadata: {name: smoke, namespace: hpstudy-smoke}
+metadata: {name: smoke, namespace: $namespace}
 spec:
   selector: {matchLabels: {app: smoke}}
   template:
@@ -22,7 +23,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: pause, image: "$pause", imagePullPolicy: Never}]
 Y
-kubectl rollout status -n hpstudy-smoke daemonset/smoke --timeout=60s >/dev/null
+kubectl rollout status -n "$namespace" daemonset/smoke --timeout=60s >/dev/null
 api=$(kubectl get service kubernetes -o jsonpath='{.spec.clusterIP}')
 dns=$(kubectl get service -n kube-system kube-dns -o jsonpath='{.spec.clusterIP}')
 
@@ -42,7 +43,7 @@ for net in /run/netns/*; do
   exit
 done
 echo "no network of $1" >&2; exit 1'
-pods=$(kubectl get pods -n hpstudy-smoke -o jsonpath='{range .items[*]}{.spec.nodeName} {.status.podIP}{"\n"}{end}')
+pods=$(kubectl get pods -n "$namespace" -o jsonpath='{range .items[*]}{.spec.nodeName} {.status.podIP}{"\n"}{end}')
 while read -r node ip; do
   for try in 1 2 3 4 5; do # kube-proxy may be a few seconds behind
     "$ENGINE" exec "$node" bash -c "$check" check "$ip" "$dns" "$api" </dev/null && break

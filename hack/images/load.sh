@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # load.sh: builds what is missing of the project's images and brings it, and PostgreSQL's, to the nodes that run pods.
-# 1 s when nothing changed, about 10 s after a change of code.
+# 1.5 s when nothing changed, about 8 s after a change of code; 20 s for a new cluster with everything built.
 # shellcheck source-path=SCRIPTDIR source=../common.sh
 . "$(dirname "$0")/../common.sh"
 [ -z "${HPSTUDY_TEST_KUBECONFIG:-}" ] || { log "a named cluster gets its images from a registry"; exit 0; }
 exclusively images "$@"
 engine
+packages jq=jq
 export KUBECONFIG=$CACHE/$CLUSTER.kubeconfig
 [ -f "$KUBECONFIG" ] || die "there is no cluster $CLUSTER: hack/cluster/up.sh makes one"
 mapfile -t names < <("$hack/images/build.sh" && echo "$POSTGRES_IMAGE")
@@ -24,9 +25,6 @@ layout=$CACHE/images/layout
 mkdir -p "$layout"
 blobs=$(find "$layout" -type f | wc -l)
 if [ "$blobs" -gt 200 ]; then rm -rf "$layout"; fi
-digest() { # NAME: of its manifest in the layout
-  jq -r --arg name "$1" '[.manifests[] | select(.annotations["org.opencontainers.image.ref.name"] == $name)][-1].digest' "$layout/index.json"
-}
 for name in "${names[@]}"; do
   id=$(podman image inspect -f '{{.Id}}' "$name")
   exported=$CACHE/images/$(tr '/:' '__' <<< "$name").exported
@@ -36,17 +34,7 @@ for name in "${names[@]}"; do
   fi
 done
 
-load() { # NODE
-  local name have present LAP=$SECONDS
-  have=$(podman exec "$1" ctr -n k8s.io images ls)
-  for name in "${names[@]}"; do
-    if grep -qE "^$name\s+\S+\s+$(digest "$name")\s" <<< "$have"; then continue; fi
-    present=$(podman exec "$1" ctr -n k8s.io content ls -q)
-    python3 "$hack/images/missing_blobs.py" "$layout" "$name" <<< "$present" |
-      podman exec -i "$1" ctr -n k8s.io images import --snapshotter overlayfs - >/dev/null
-    lap "$name on $1"
-  done
-}
+storage=(); [ "$ROUTE" != built ] || storage=(--storage "$CACHE/containers/storage")
 jobs=()
-for node in "${nodes[@]}"; do load "$node" & jobs+=($!); done
+for node in "${nodes[@]}"; do python3 "$hack/images/load_node.py" "$node" "$layout" "${storage[@]}" "${names[@]}" & jobs+=($!); done
 for job in "${jobs[@]}"; do wait "$job" || die "could not load the images"; done
