@@ -79,6 +79,11 @@ class Parameter(ApiModel):
         # CEL has no type for a list of mixed scalars and does not see it at all.
         Rule("categorical parameters need choices", lambda p: p.type != "categorical" or p.choices is not None),
         Rule("float and int parameters take no choices", lambda p: p.type == "categorical" or p.choices is None),
+        # Optuna stores the place of a choice and finds it by equality.
+        Rule(
+            "each choice may be listed once; 1, 1.0 and true are the same",
+            lambda p: p.choices is None or len(set(p.choices)) == len(p.choices),
+        ),
         Rule(
             "low must not exceed high",
             lambda p: p.low is None or p.high is None or p.low <= p.high,
