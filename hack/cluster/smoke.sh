@@ -6,7 +6,7 @@ engine
 export KUBECONFIG=$CACHE/$CLUSTER.kubeconfig
 namespace=hpstudy-smoke-$RANDOM # not the one that an earlier call is still deleting
 trap 'kubectl delete namespace "$namespace" --wait=false --ignore-not-found >/dev/null' EXIT
-pause=$(kubectl get nodes -o json | jq -r '[.items[].status.images[].names[] | select(test("/pause:"))][0]')
+pause=$(kubectl get nodes -o json | jq -r '[.items[].status.images[]?.names[]? | select(test("/pause:"))][0]')
 # Only the pods' networks are wanted: nothing but the pause image is on every node.
 kubectl apply -f - >/dev/null <<Y
 {apiVersion: v1, kind: Namespace, metadata: {name: $namespace}}

@@ -28,8 +28,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   psql() { PGPASSWORD=${POSTGRES_PASSWORD:-} command psql -v ON_ERROR_STOP=1 --no-psqlrc -U "$user" "$@"; }
   [ "$database" = postgres ] || psql -d postgres -v name="$database" <<< 'create database :"name"'
   for f in /docker-entrypoint-initdb.d/*; do
+    # shellcheck disable=SC1090
     case $f in
-      # shellcheck disable=SC1090
       *.sh) . "$f" ;;
       *.sql) psql -d "$database" -f "$f" ;;
     esac
