@@ -43,5 +43,5 @@ for target; do
   fi
   echo "$name"
 done
-# What earlier builds left behind, but for a day's worth: the builder's cache of steps is among it.
-[ "$ROUTE" != built ] || podman image prune -f --filter until=24h >/dev/null
+# What earlier builds left behind, gigabytes after a change of dependencies; the newest is the builder's cache of steps.
+[ "$ROUTE" != built ] || podman image prune -f --filter until=6h >/dev/null
