@@ -70,8 +70,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     parsed = parse_url(url)
     engine_kwargs: dict[str, Any] = {}
     if parsed.get_backend_name() == "postgresql":
-        # One connection for Optuna and one for the locks: N workers hold 2N. Optuna opens a second one for the moment in
-        # which it makes its tables; it is not kept.
+        # One connection for Optuna and one for the locks: N workers hold 2N. Optuna opens a second one for the moment
+        # in which it makes its tables; it is not kept.
         engine_kwargs = {
             "pool_size": 1,
             "max_overflow": 1,

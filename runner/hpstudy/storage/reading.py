@@ -40,9 +40,10 @@ _LAST_FAILURE = text(
     select t.number, a.value_json from trials t
     join studies s on s.study_id = t.study_id
     join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :message
+    join trial_user_attributes f on f.trial_id = t.trial_id and f.key = :failure and f.value_json not in :retried
     where s.study_name = :study and t.state = 'FAIL' order by t.number desc limit 1
     """
-)
+).bindparams(bindparam("retried", expanding=True))
 _VALUES = text(
     """
     select t.trial_id, v.objective, v.value from trials t
@@ -66,7 +67,9 @@ def count_trials(connection: Connection, study: str) -> TrialCounts:
 
 def last_failure(connection: Connection, study: str) -> str | None:
     """The number and message of the latest failed trial."""
-    row = connection.execute(_LAST_FAILURE, {"study": study, "message": attributes.MESSAGE}).first()
+    retried = [json.dumps(failure) for failure in attributes.RETRIED]
+    keys = {"message": attributes.MESSAGE, "failure": attributes.FAILURE, "retried": retried}
+    row = connection.execute(_LAST_FAILURE, {"study": study, **keys}).first()
     return None if row is None else f"trial {row[0]}: {json.loads(row[1])}"
 
 

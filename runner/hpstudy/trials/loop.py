@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import optuna
@@ -92,19 +93,21 @@ class TrialLoop:
         Raises:
             InvalidStudyError: the sampler cannot work with this study.
         """
-        asked = self._patiently(self._ask)
-        if isinstance(asked, Verdict):
-            return asked
-        try:
-            parameters = self._patiently(lambda: self._suggest(asked))
-        except StorageUnreachableError:
-            raise
-        except Exception as error:  # a define-by-run function of the user's, or a sampler at its limits
-            _log.exception("trial %d has no hyperparameters", asked.number)
-            message = f"no hyperparameters: {type(error).__name__}: {error}"
-            self.tell(Assignment(asked.number, {}, asked), Outcome(failure=Failure.ERROR, message=message))
-            return self.next()
-        return Assignment(asked.number, parameters, asked)
+        while True:
+            asked = self._patiently(self._ask)
+            if isinstance(asked, Verdict):
+                return asked
+            try:
+                return Assignment(asked.number, self._patiently(partial(self._suggest, asked)), asked)
+            except StorageUnreachableError:
+                raise
+            except Exception as error:  # the sampler, or a define-by-run function of the user's
+                _log.exception("trial %d has no hyperparameters", asked.number)
+                message = f"no hyperparameters: {type(error).__name__}: {error}"
+                self.tell(Assignment(asked.number, {}, asked), Outcome(failure=Failure.ERROR, message=message))
+                if self._spec.search_space.python is None:
+                    message = f"the sampler cannot propose a trial: {error}"
+                    raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
 
     def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any]) -> bool:
         """Record an intermediate value of the objective; True when the trial should be pruned.
@@ -136,12 +139,7 @@ class TrialLoop:
             verdict = self._judge()
             if verdict.next is not Next.ASK:
                 return verdict
-            try:
-                trial = self.study.ask()
-            except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-                raise InvalidStudyError(
-                    reasons.SAMPLER_FAILED, f"the sampler cannot propose a trial: {error}"
-                ) from None
+            trial = self.study.ask()
             trial.set_user_attr(attributes.GROUP, self._group)
             return trial
 

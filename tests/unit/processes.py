@@ -1,0 +1,6 @@
+"""Processes for tests, forked from one that has imported torch and has one thread."""
+
+import multiprocessing
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.unit.preload"])

@@ -1,0 +1,111 @@
+"""Reading a manifest: what is refused, and in which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.load import parse_study, read_manifest
+from tests.unit.builders import manifest, study
+
+MANIFEST = """
+apiVersion: hpstudy.io/v1alpha1
+kind: HPStudy
+metadata: {name: numbers}
+spec:
+  objectives: [{metric: loss, direction: minimize}]
+  searchSpace:
+    parameters:
+      lr: {type: float, low: 1e-6, high: 1E-4, log: true}
+      wd: {type: categorical, choices: [1e-2, "1e-2", yes, null, 3]}
+  trial: {function: "m:f"}
+"""
+
+
+def with_parameter(**parameter: Any) -> dict[str, Any]:
+    return manifest(searchSpace={"parameters": {"p": parameter}})
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (manifest(budgt={}), "spec.budgt: unknown field"),
+        (manifest(budget={"maxTrails": 3}), "spec.budget.maxTrails: unknown field"),
+        (manifest() | {"spce": {}}, "manifest: unknown field spce"),
+        (with_parameter(type="float", low=2, high=1), "spec.searchSpace.parameters.p: low must not exceed high"),
+        (with_parameter(type="float", low=0, high=1, log=True), "p: log needs a low above 0"),
+        (with_parameter(type="float", low=-1, high=1, log=True), "p: log needs a low above 0"),
+        (with_parameter(type="float", low=0.1, high=1, log=True, step=0.1), "log and step cannot be combined"),
+        (with_parameter(type="float", low=0, high=1, step=0), "step must be above 0"),
+        (with_parameter(type="int", low=0.5, high=2), "an int parameter needs whole numbers"),
+        (with_parameter(type="float", low=0), "float and int parameters need low and high"),
+        (with_parameter(type="categorical"), "categorical parameters need choices"),
+        (with_parameter(type="categorical", choices=[]), "p.choices: list should have at least 1 item"),
+        (with_parameter(type="categorical", choices=[1], low=0), "take no low, high, log or step"),
+        (with_parameter(type="float", low="1e-6", high=1), "p.low: input should be a valid number, got '1e-6'"),
+        (with_parameter(type="gaussian"), "p.type: input should be 'float', 'int' or 'categorical', got 'gaussian'"),
+        (manifest(searchSpace={}), "searchSpace must have exactly one of parameters, python"),
+        (manifest(objectives=[{"metric": "loss"}]), "spec.objectives.0.direction: required"),
+        (manifest(objectives=[]), "spec.objectives: list should have at least 1 item"),
+        (
+            manifest(objectives=[{"metric": "a", "direction": "minimize"}] * 2),
+            "each objective needs a metric of its own",
+        ),
+        (manifest(backend="hyperopt"), "spec.backend: input should be 'optuna', got 'hyperopt'"),
+        (manifest(trial={}), "trial must have exactly one of transformers, function"),
+        (manifest(trial={"function": "not a function"}), "spec.trial.function: string should match pattern"),
+        (manifest(budget={"maxTrials": 0}), "spec.budget.maxTrials: input should be greater than or equal to 1, got 0"),
+        (manifest(workers={"processesPerNode": "all"}), "spec.workers.processesPerNode: input should be"),
+        (manifest(name="Reviews"), "metadata.name: string should match pattern"),
+        ({}, "apiVersion: required"),
+        ([], "manifest: input should be"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_the_field_and_what_to_change(given: Any, complaint: str) -> None:
+    with pytest.raises(InvalidStudyError) as refusal:
+        parse_study(given)
+    assert complaint in refusal.value.message
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    with pytest.raises(InvalidStudyError) as refusal:
+        parse_study(manifest(backend="x", budget={"maxTrials": -1}, parallelism=0))
+    assert len(refusal.value.message.splitlines()) == 3
+
+
+def test_two_forms_of_a_trial_are_refused() -> None:
+    transformers = {"task": "text-classification", "model": {"name": "m"}, "dataset": {"csv": "c"}}
+    with pytest.raises(InvalidStudyError, match="exactly one of transformers, function"):
+        parse_study(manifest(trial={"function": "m:f", "transformers": transformers}))
+
+
+def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(MANIFEST)
+    parameters = read_manifest(path).spec.search_space.parameters
+    assert parameters is not None
+    assert (parameters["lr"].low, parameters["lr"].high) == (1e-6, 1e-4)
+    assert parameters["wd"].choices == [0.01, "1e-2", True, None, 3]
+    assert [type(choice) for choice in parameters["wd"].choices] == [float, str, bool, type(None), int]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("a: [", "is not YAML"), ("", "it holds 0 objects"), (f"{MANIFEST}---\n{MANIFEST}", "it holds 2 objects")],
+)
+def test_a_file_that_is_no_single_manifest_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidStudyError, match=complaint):
+        read_manifest(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidStudyError, match="No such file"):
+        read_manifest(tmp_path / "absent.yaml")
+
+
+def test_what_the_worker_reads_is_what_was_written() -> None:
+    original = study(workers={"nodes": 2, "processesPerNode": 2}, pruner={"name": "MedianPruner"})
+    assert parse_study(original.model_dump(mode="json", by_alias=True, exclude_none=True)) == original

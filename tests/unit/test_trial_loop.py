@@ -1,0 +1,273 @@
+"""A worker group's part in a study, on real SQLite and PostgreSQL."""
+
+import threading
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import StudySpec
+from hpstudy.storage import attributes
+from hpstudy.storage.attributes import Failure
+from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study
+from hpstudy.storage.reading import read_snapshot
+from hpstudy.trials.budget import Next, Verdict
+from hpstudy.trials.loop import MAX_RUNS, Assignment, TrialLoop
+from hpstudy.trials.outcome import Outcome
+from tests.support.postgres import Postgres
+from tests.unit.builders import spec
+from tests.unit.processes import PROCESSES
+
+NAME = "study"
+
+
+def take(loop: TrialLoop) -> Assignment:
+    assigned = loop.next()
+    assert isinstance(assigned, Assignment)
+    return assigned
+
+
+def complete(value: float = 1.0) -> Outcome:
+    return Outcome(values=(value,), metrics={"loss": value})
+
+
+def stored_trials(url: str) -> list[optuna.trial.FrozenTrial]:
+    storage = open_storage(url)
+    try:
+        return optuna.load_study(study_name=NAME, storage=storage).trials
+    finally:
+        storage.engine.dispose()
+
+
+def run_group(url: str, group: int, study: StudySpec) -> None:
+    """A group in a process of its own: every third trial fails, every fifth is pruned."""
+    with TrialLoop(study, url, NAME, group) as loop:
+        while True:
+            assigned = loop.next()
+            if isinstance(assigned, Verdict):
+                if assigned.next is Next.WAIT:
+                    time.sleep(0.01)
+                    continue
+                return
+            outcome = complete()
+            if assigned.number % 3 == 0:
+                outcome = Outcome(failure=Failure.ERROR, message="no luck")
+            elif assigned.number % 5 == 0:
+                loop.report(assigned, 1, {"loss": 2.0})
+                outcome = Outcome(pruned=True)
+            loop.tell(assigned, outcome)
+
+
+def test_the_budget_is_exact_with_many_groups(storage_url: str) -> None:
+    groups = 4 if storage_url.startswith("postgresql") else 2
+    study = spec(budget={"maxTrials": 17, "maxFailedTrials": 100}, sampler={"name": "RandomSampler"})
+    processes = [PROCESSES.Process(target=run_group, args=(storage_url, group, study)) for group in range(groups)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    trials = stored_trials(storage_url)
+    assert sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials) == 17
+    assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+
+
+def test_a_full_budget_waits_for_the_running_trial_and_takes_its_place_when_it_fails(storage_url: str) -> None:
+    study = spec(budget={"maxTrials": 1, "maxFailedTrials": 1})
+    with TrialLoop(study, storage_url, NAME, 0) as first, TrialLoop(study, storage_url, NAME, 1) as second:
+        running = take(first)
+        assert second.next() == Verdict(Next.WAIT)
+        first.tell(running, Outcome(failure=Failure.ERROR, message="boom"))
+        second.tell(take(second), complete())
+        ended = first.next()
+        assert isinstance(ended, Verdict)
+        assert ended.next is Next.SUCCEEDED
+
+
+def test_too_many_failures_end_the_study_with_the_last_error(storage_url: str) -> None:
+    with TrialLoop(spec(budget={"maxFailedTrials": 0}), storage_url, NAME) as loop:
+        loop.tell(take(loop), Outcome(failure=Failure.ERROR, message="ValueError: boom"))
+        ended = loop.next()
+    assert isinstance(ended, Verdict)
+    assert ended.next is Next.FAILED
+    assert "trial 0: ValueError: boom" in ended.message
+
+
+def test_a_dead_group_s_trial_is_failed_and_its_parameters_run_again(storage_url: str) -> None:
+    with TrialLoop(spec(), storage_url, NAME, 0) as loop, TrialLoop(spec(), storage_url, NAME, 1) as other:
+        lost, running = take(loop), take(other)
+        loop._locks.close()  # as the end of its process does
+        with TrialLoop(spec(), storage_url, NAME, 0) as successor:
+            again = take(successor)
+            assert again.parameters == lost.parameters
+            trials = stored_trials(storage_url)
+            assert trials[lost.number].state is TrialState.FAIL
+            assert trials[lost.number].user_attrs[attributes.FAILURE] == "lost"
+            assert trials[running.number].state is TrialState.RUNNING, "another group's trial is not ours to end"
+
+
+def test_a_trial_that_died_before_its_group_was_recorded_is_failed_too(storage_url: str) -> None:
+    with TrialLoop(spec(), storage_url, NAME) as loop:
+        orphan = loop.study.ask()
+        loop._locks.close()
+        with TrialLoop(spec(), storage_url, NAME):
+            assert stored_trials(storage_url)[orphan.number].state is TrialState.FAIL
+
+
+def test_a_preempted_trial_costs_no_budget(storage_url: str) -> None:
+    study = spec(budget={"maxTrials": 1, "maxFailedTrials": 0})
+    with TrialLoop(study, storage_url, NAME) as loop:
+        preempted = take(loop)
+        loop.tell(preempted, Outcome(failure=Failure.PREEMPTED, message="told to stop"))
+        again = take(loop)
+        assert again.parameters == preempted.parameters
+        loop.tell(again, complete())
+        ended = loop.next()
+        assert isinstance(ended, Verdict)
+        assert ended.next is Next.SUCCEEDED
+
+
+def test_parameters_that_lose_their_worker_every_time_are_given_up(storage_url: str) -> None:
+    with TrialLoop(spec(), storage_url, NAME) as loop:
+        first = take(loop)
+        loop.tell(first, Outcome(failure=Failure.LOST, message="gone"))
+        for _ in range(MAX_RUNS - 1):
+            again = take(loop)
+            assert again.parameters == first.parameters
+            loop.tell(again, Outcome(failure=Failure.LOST, message="gone"))
+        assert take(loop).parameters != first.parameters
+    failures = [trial.user_attrs.get(attributes.FAILURE) for trial in stored_trials(storage_url)]
+    assert failures == ["lost"] * (MAX_RUNS - 1) + ["error", None]
+
+
+def test_a_trial_is_told_once(storage_url: str) -> None:
+    with TrialLoop(spec(), storage_url, NAME) as loop:
+        trial = take(loop)
+        loop.tell(trial, complete(1.0))
+        loop.tell(trial, complete(2.0))
+    assert [stored.values for stored in stored_trials(storage_url)] == [[1.0]]
+
+
+def test_the_pruner_sees_the_other_trials(storage_url: str) -> None:
+    study = spec(pruner={"name": "MedianPruner", "options": {"n_startup_trials": 1, "n_warmup_steps": 0}})
+    with TrialLoop(study, storage_url, NAME) as loop:
+        good = take(loop)
+        assert not loop.report(good, 1, {"loss": 1.0})
+        loop.tell(good, complete(1.0))
+        bad = take(loop)
+        assert loop.report(bad, 1, {"loss": 5.0})
+        loop.tell(bad, Outcome(pruned=True))
+    pruned = stored_trials(storage_url)[1]
+    assert (pruned.state, pruned.value) == (TrialState.PRUNED, 5.0)
+
+
+def test_a_successor_waits_until_its_predecessor_is_gone(storage_url: str) -> None:
+    entered = threading.Event()
+
+    def succeed() -> None:
+        with TrialLoop(spec(), storage_url, NAME):
+            entered.set()
+
+    with TrialLoop(spec(), storage_url, NAME):
+        successor = threading.Thread(target=succeed)
+        successor.start()
+        assert not entered.wait(1.5)
+    assert entered.wait(10)
+    successor.join()
+
+
+def test_another_search_space_is_refused(storage_url: str) -> None:
+    with TrialLoop(spec(), storage_url, NAME) as loop:
+        take(loop)
+    other = spec(searchSpace={"parameters": {"y": {"type": "float", "low": 0, "high": 1}}})
+    with pytest.raises(InvalidStudyError, match="searchSpace changed"), TrialLoop(other, storage_url, NAME):
+        pass
+
+
+def test_a_sampler_that_cannot_serve_the_study_is_refused(tmp_path: Path) -> None:
+    two = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "minimize"}]
+    study = spec(objectives=two, sampler={"name": "CmaEsSampler"})
+    with (
+        TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop,
+        pytest.raises(InvalidStudyError, match="the sampler cannot propose a trial"),
+    ):
+        loop.next()
+
+
+def broken_space(trial: optuna.Trial) -> dict[str, float]:
+    raise KeyError("width")
+
+
+def test_a_space_function_that_raises_fails_its_trials_and_in_the_end_the_study(tmp_path: Path) -> None:
+    study = spec(searchSpace={"python": f"{__name__}:broken_space"}, budget={"maxFailedTrials": 1})
+    with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        ended = loop.next()
+    assert isinstance(ended, Verdict)
+    assert ended.next is Next.FAILED
+    assert "no hyperparameters: KeyError: 'width'" in ended.message
+
+
+def test_an_outage_of_the_database_is_survived(database: Postgres) -> None:
+    url = database.create_database("outage")
+    with TrialLoop(spec(), url, NAME) as loop:
+        trial = take(loop)
+        database.stop()
+        telling = threading.Thread(target=loop.tell, args=(trial, complete()))
+        telling.start()
+        telling.join(1.5)
+        assert telling.is_alive(), "there is nobody to tell"
+        database.start()
+        telling.join(30)
+        assert not telling.is_alive()
+        take(loop)
+        with TrialLoop(spec(), url, NAME, 1):
+            assert not loop._locks.acquire("group:study:1", wait=False), "locks are taken again after an outage"
+    assert [stored.state for stored in stored_trials(url)] == [TrialState.COMPLETE, TrialState.RUNNING]
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("mysql://u:secret@h/d", "must look like"),
+        ("postgresql//u:secret@h", "must look like"),
+        ("hello", "must look like"),
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_repeating_it(url: str, complaint: str) -> None:
+    with pytest.raises(InvalidStudyError, match=complaint) as refusal:
+        open_storage(url)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
+    with pytest.raises(StorageUnreachableError, match="Connection refused") as refusal:
+        open_storage("postgresql://user:secret@127.0.0.1:1/none")
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_snapshot_has_counts_the_best_and_the_front(storage_url: str) -> None:
+    two = [{"metric": "f1", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}]
+    study = spec(objectives=two)
+    storage = open_storage(storage_url)
+    stored = open_study(storage, NAME, study)
+    for f1, size in ((0.5, 10), (0.6, 20), (0.4, 30), (0.7, 30)):
+        trial = stored.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        stored.tell(trial, (f1, size))
+    with TrialLoop(study, storage_url, NAME) as loop:
+        loop.tell(take(loop), Outcome(failure=Failure.ERROR, message="boom"))
+        loop.tell(take(loop), Outcome(failure=Failure.LOST, message="gone"))
+    snapshot = read_snapshot(storage, NAME, study)
+    assert (snapshot.counts.complete, snapshot.counts.failed, snapshot.counts.preempted) == (4, 1, 1)
+    assert (snapshot.counts.waiting, snapshot.counts.total) == (1, 7)
+    assert [trial.values for trial in snapshot.best] == [
+        {"f1": 0.7, "size": 30},
+        {"f1": 0.6, "size": 20},
+        {"f1": 0.5, "size": 10},
+    ]
+    assert snapshot.front_size == 3
+    assert snapshot.last_failure == "trial 4: boom", "a lost worker is no fault of the trial"
+    storage.engine.dispose()
