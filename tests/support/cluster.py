@@ -36,6 +36,25 @@ class Cluster:
         """Run `helm ARGUMENTS` against this cluster and return what it printed."""
         return helm(*arguments, kubeconfig=self.kubeconfig)
 
+    def workers(self) -> list[str]:
+        """Return the names of the nodes that run pods."""
+        nodes = self.kubectl.list("nodes", "!node-role.kubernetes.io/control-plane") or self.kubectl.list("nodes")
+        return [node["metadata"]["name"] for node in nodes]
+
+    def stop_node(self, name: str) -> None:
+        """Take a node's power away, as a crash would. Only for clusters that the test made itself."""
+        hack("cluster/node.sh", "stop", name)
+
+    def start_node(self, name: str) -> None:
+        """Give it back, and return when the node is Ready."""
+        hack("cluster/node.sh", "start", name)
+
+    def pretend_gpus(self, count: int = 8, resource: str = "nvidia.com/gpu") -> None:
+        """Let every worker offer GPUs that are not there; pods that ask for them are scheduled."""
+        amount = {resource: str(count)}
+        for node in self.workers():
+            self.kubectl.patch("node", node, {"status": {"capacity": amount, "allocatable": amount}}, "status")
+
     @contextlib.contextmanager
     def namespace(self, prefix: str = "test", *, restricted: bool = True) -> Iterator[Kubectl]:
         """Make a namespace of the block's own and yield kubectl in it. It is deleted afterwards, without waiting.
