@@ -150,5 +150,8 @@ def _ready(url: str, token: str, context: ssl.SSLContext) -> bool:
     try:
         with urllib.request.urlopen(request, context=context, timeout=5):
             return True
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as answer:
+        answer.close()
+        return False
+    except OSError:
         return False
