@@ -96,7 +96,12 @@ def _accepted(
 
     plan = make_plan(snapshot, study, storage.secret, verdict.next, image)
     if plan.failure:
-        return _finish(snapshot, states, "Failed", plan.failure, now, delete=snapshot.active_jobs)
+        others = tuple(
+            Ref.to(group.job, "Job")
+            for group in snapshot.groups
+            if group.job and group.is_active and not group.is_failed  # which keeps its logs
+        )
+        return _finish(snapshot, states, "Failed", plan.failure, now, delete=others)
     states += _unfinished(snapshot, plan.stall or _first_stall(snapshot, now), will_start=plan.starts_workers)
     status = build_status(
         snapshot,

@@ -3,11 +3,9 @@
 import logging
 from datetime import UTC, datetime
 
-from kubernetes.client.exceptions import ApiException
-
 from hpstudy.api.study import API_VERSION, KIND
 from hpstudy_operator.conditions import Change, timestamp
-from hpstudy_operator.kube import FIELD_MANAGER, Kube, Resource, UnavailableError
+from hpstudy_operator.kube import FIELD_MANAGER, ApiError, Kube, Resource, UnavailableError
 
 _log = logging.getLogger(__name__)
 _MAX_MESSAGE = 1024
@@ -43,7 +41,7 @@ def emit(kube: Kube, study: Resource, change: Change) -> None:
     }
     try:
         kube.create(event)
-    except (ApiException, UnavailableError) as error:
+    except (ApiError, UnavailableError) as error:
         _log.warning("an event could not be written: %s", error)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 import kubernetes
-from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from hpstudy import __version__
@@ -33,6 +32,15 @@ _PATHS = {
 }
 _APPLY = "application/apply-patch+yaml"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class ApiError(Exception):
+    """The API server says no."""
+
+    def __init__(self, call: str, status: int, message: str) -> None:
+        super().__init__(f"{call}: {status} {message}")
+        self.status = status
+        self.message = message
 
 
 class RefusedError(Exception):
@@ -100,7 +108,7 @@ class Kube:
         path = _path(resource["kind"], resource["metadata"]["namespace"])
         try:
             return self._call("POST", path, [("fieldManager", FIELD_MANAGER)], resource)
-        except ApiException as error:
+        except ApiError as error:
             if error.status == 409:
                 return None
             raise
@@ -118,11 +126,11 @@ class Kube:
         query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
         try:
             self._call("PATCH", path, query, resource, content_type=_APPLY)
-        except ApiException as error:
+        except ApiError as error:
             # 500 too: a field that the schema does not know fails in the conversion of the patch.
-            message = _message(error)
-            if error.status in {400, 403, 422} or (error.status == 500 and "field not declared in schema" in message):
-                raise RefusedError(message) from None
+            unknown_field = error.status == 500 and "field not declared in schema" in error.message
+            if unknown_field or error.status in {400, 403, 422}:
+                raise RefusedError(error.message) from None
             raise
 
     def delete(self, ref: Ref) -> None:
@@ -135,7 +143,7 @@ class Kube:
         }
         try:
             self._call("DELETE", _path(ref.kind, ref.namespace, ref.name), body=body, missing_ok=True)
-        except ApiException as error:
+        except ApiError as error:
             if error.status != 409:  # another object has the name by now
                 raise
 
@@ -174,7 +182,7 @@ class Kube:
         if response.status == 429 or response.status in {502, 503, 504}:
             raise UnavailableError(f"{method} {path}: {response.status} {response.reason}")
         if not 200 <= response.status <= 299:
-            raise ApiException.from_response(http_resp=response, body=data.decode(errors="replace"), data=None)
+            raise ApiError(f"{method} {path}", response.status, _message(data, response.reason))
         answer: Resource = json.loads(data)
         return answer
 
@@ -185,8 +193,8 @@ def _path(kind: str, namespace: str | None, name: str = "") -> str:
     return f"{root}{within}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
-def _message(error: ApiException) -> str:
+def _message(data: bytes, otherwise: str) -> str:
     try:
-        return str(json.loads(error.body or "")["message"])
+        return str(json.loads(data)["message"])
     except (TypeError, ValueError, KeyError):
-        return str(error.reason)
+        return otherwise

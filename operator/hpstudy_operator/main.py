@@ -13,7 +13,7 @@ from hpstudy.api.names import LABEL_STUDY
 from hpstudy.api.study import GROUP, KIND, PLURAL, VERSION
 from hpstudy_operator import logs
 from hpstudy_operator.audit import AUDIT_SECONDS, Audit
-from hpstudy_operator.kube import Kube
+from hpstudy_operator.kube import ApiError, Kube, UnavailableError
 from hpstudy_operator.observe import Key
 from hpstudy_operator.queue import KeyedQueue
 from hpstudy_operator.reconcile import Reconciler
@@ -44,7 +44,7 @@ class Operator:
         self._storages = Storages(self._kube, Tenants(self._kube, settings.database_url))
         self._reconciler = Reconciler(self._kube, self._storages, settings.runner_image)
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
-        self._queue: KeyedQueue[Key] = KeyedQueue(self._reconcile, WORKERS)
+        self._queue: KeyedQueue[Key] = KeyedQueue(self._reconcile, WORKERS, expected=(ApiError, UnavailableError))
         self._audit = Audit()
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -25,11 +25,18 @@ class KeyedQueue(Generic[K]):
     Args:
         work: called with a key; returns the seconds after which to call it again, or None to wait for an event.
         workers: how many keys are worked on at the same time.
+        expected: errors that need no traceback in the log, only a line.
     """
 
-    def __init__(self, work: Callable[[K], Awaitable[float | None]], workers: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[float | None]],
+        workers: int,
+        expected: tuple[type[Exception], ...] = (),
+    ) -> None:
         self._work = work
         self._workers = workers
+        self._expected = expected
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: dict[K, float] = {}
         """Keys in ``_ready``, and since when."""
@@ -98,10 +105,11 @@ class KeyedQueue(Generic[K]):
             try:
                 delay = await self._work(key)
                 self._failures.pop(key, None)
-            except Exception:
+            except Exception as error:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 delay = min(FIRST_RETRY * 2 ** (failures - 1), LAST_RETRY)
-                _log.exception("%s failed, again in %g s", key, delay)
+                trace = None if isinstance(error, self._expected) else error
+                _log.error("%s failed, again in %g s: %s", key, delay, error, exc_info=trace)
             finally:
                 self._active.pop(key, None)
             if key in self._again:

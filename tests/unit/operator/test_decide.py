@@ -276,7 +276,7 @@ class TestWorkersThatFail:
         decision = decided(observed(resource, *jobs, pods=(ended_pod(jobs[1], 2, VERDICT),)))
         assert condition(decision, "Failed") == ("True", "ImportFailed")
         assert message(decision, "Failed") == "train:objective: there is no module 'train'"
-        assert ("Job", "reviews-0") in deleted(decision)
+        assert deleted(decision) == [("Job", "reviews-0")]
 
     def test_exit_code_2_without_a_verdict_is_a_failed_group(self) -> None:
         resource = study()

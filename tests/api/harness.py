@@ -1,0 +1,323 @@
+"""An operator as a process of its own, and a team's namespace in which a test plays user, worker and kubelet."""
+
+import contextlib
+import copy
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import URLError
+
+import optuna
+import urllib3
+
+from hpstudy.api.load import parse_study
+from hpstudy.api.names import stored_study_name
+from hpstudy.storage.opening import open_storage
+from tests.support.apiserver import ApiServer
+from tests.support.kubectl import Kubectl
+from tests.support.processes import free_port, start, stop, wait_until
+
+T = TypeVar("T")
+Resource = dict[str, Any]
+
+PATIENCE = 30.0
+"""Seconds until something counts as not happening. It takes two or three; a busy machine may need ten."""
+QUIET = 3.0
+"""Seconds in which an operator that wants to write would have done it: several passes are provoked in them."""
+RUNNER_IMAGE = "runner:test"
+_PATHS = {
+    "hpstudies": "/apis/hpstudy.io/v1alpha1",
+    "jobs": "/apis/batch/v1",
+    **dict.fromkeys(("pods", "services", "configmaps", "secrets", "events"), "/api/v1"),
+}
+
+
+def study(name: str = "reviews", **spec: Any) -> Resource:
+    """A study of ten trials as a user would write it; a None removes a field."""
+    fields = {
+        "objectives": [{"metric": "eval_f1", "direction": "maximize"}],
+        "searchSpace": {"parameters": {"lr": {"type": "float", "low": 0.001, "high": 0.1}}},
+        "budget": {"maxTrials": 10},
+        "trial": {"function": "train:objective"},
+        **spec,
+    }
+    return {
+        "apiVersion": "hpstudy.io/v1alpha1",
+        "kind": "HPStudy",
+        "metadata": {"name": name},
+        "spec": {key: value for key, value in fields.items() if value is not None},
+    }
+
+
+def eventually(look: Callable[[], T | None], what: str) -> T:
+    """What ``look`` returns once that is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
+        time.sleep(0.05)
+    return found
+
+
+class Api:
+    """The API server for a test that asks often: without a process for every question."""
+
+    def __init__(self, server: ApiServer) -> None:
+        config = json.loads(server.kubeconfig.read_text())
+        self._url = server.url
+        self._headers = {"Authorization": f"Bearer {config['users'][0]['user']['token']}"}
+        self._http = urllib3.PoolManager(ca_cert_data=server.certificate.decode())
+
+    def find(self, kind: str, namespace: str, name: str) -> Resource | None:
+        """An object, or None."""
+        response = self._request("GET", kind, namespace, name)
+        found: Resource | None = None if response.status == 404 else response.json()
+        return found
+
+    def list(self, kind: str, namespace: str) -> list[Resource]:
+        """All objects of a namespace."""
+        items: list[Resource] = self._request("GET", kind, namespace).json()["items"]
+        return items
+
+    def create(self, kind: str, namespace: str, manifest: Resource) -> str:
+        """Create an object as kubectl does, unknown fields refused; returns what the API server has against it."""
+        response = self._request("POST", kind, namespace, "?fieldValidation=Strict", manifest)
+        return "" if response.status == 201 else str(response.json()["message"])
+
+    def create_namespace(self, name: str) -> None:
+        """Create a namespace."""
+        url, body = f"{self._url}/api/v1/namespaces", json.dumps({"metadata": {"name": name}})
+        assert self._http.request("POST", url, body=body, headers=self._headers).status == 201
+
+    def delete_namespace(self, name: str) -> None:
+        """Have a namespace and everything in it deleted in the background."""
+        assert (
+            self._http.request("DELETE", f"{self._url}/api/v1/namespaces/{name}", headers=self._headers).status == 200
+        )
+
+    def patch(self, kind: str, namespace: str, name: str, change: Resource) -> None:
+        """Merge into an object, and into its status when that is what changes."""
+        path = f"{name}/status" if set(change) == {"status"} else name
+        response = self._request("PATCH", kind, namespace, path, change)
+        assert response.status == 200, response.data.decode()
+
+    def _request(self, method: str, kind: str, namespace: str, path: str = "", change: Any = None) -> Any:
+        url = f"{self._url}{_PATHS[kind]}/namespaces/{namespace}/{kind}"
+        url += path if path.startswith("?") else f"/{path}".rstrip("/")
+        content = "application/json" if method == "POST" else "application/merge-patch+json"
+        headers = {**self._headers, "Content-Type": content}
+        body = None if change is None else json.dumps(change)
+        return self._http.request(method, url, body=body, headers=headers)
+
+
+class Operator:
+    """An operator that may be killed and started again."""
+
+    def __init__(self, kubeconfig: Path, database_url: str, log: Path) -> None:
+        self.log = log
+        self.port = free_port()
+        self._environment = {
+            "KUBECONFIG": str(kubeconfig),
+            "HPSTUDY_DATABASE_URL": database_url,
+            "HPSTUDY_RUNNER_IMAGE": RUNNER_IMAGE,
+            "HPSTUDY_HEALTH_PORT": str(self.port),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and return when it is healthy."""
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        program = Path(sys.executable).with_name("hpstudy-operator")
+        self._process = start(["env", *variables, program], self.log)
+        wait_until(self.is_healthy, self._process, self.log)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it, and return its exit status."""
+        assert self._process is not None
+        stop(self._process, how)
+        return int(self._process.returncode)
+
+    def is_healthy(self) -> bool:
+        """Whether its probe says so."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+
+@dataclass(frozen=True)
+class Team:
+    """A namespace of a test's own."""
+
+    namespace: str
+    api: Api
+    kubectl: Kubectl
+
+    def apply(self, *manifests: Resource | str) -> None:
+        """As ``kubectl apply``."""
+        self.kubectl.apply(*manifests)
+
+    def study(self, name: str = "reviews") -> Resource:
+        """The study as it is."""
+        found = self.api.find("hpstudies", self.namespace, name)
+        assert found is not None
+        return found
+
+    def status(self, name: str = "reviews") -> Resource:
+        """Its status; empty at first."""
+        return dict(self.study(name).get("status") or {})
+
+    def condition(self, kind: str, name: str = "reviews") -> Resource:
+        """A condition; empty when it is not there."""
+        conditions = self.status(name).get("conditions", [])
+        return next((dict(c) for c in conditions if c["type"] == kind), {})
+
+    def until(self, kind: str, status: str, reason: str = "", name: str = "reviews") -> Resource:
+        """Wait for a condition about the study as it is written now."""
+
+        def look() -> Resource | None:
+            found, generation = self.condition(kind, name), self.study(name)["metadata"]["generation"]
+            good = found.get("status") == status and found["observedGeneration"] == generation
+            return found if good and reason in {"", found["reason"]} else None
+
+        try:
+            return eventually(look, f"{kind}={status} {reason}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; status: {json.dumps(self.status(name), indent=1)}") from None
+
+    def poke(self, name: str = "reviews") -> None:
+        """Make the operator look now: tests need not wait for its poll."""
+        value = str(time.monotonic())
+        self.api.patch("hpstudies", self.namespace, name, {"metadata": {"annotations": {"test/poke": value}}})
+
+    def edit(self, spec: Resource, name: str = "reviews") -> None:
+        """Merge into the study's spec."""
+        self.api.patch("hpstudies", self.namespace, name, {"spec": spec})
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the objects of a kind."""
+        return sorted(found["metadata"]["name"] for found in self.api.list(kind, self.namespace))
+
+    def until_names(self, kind: str, *names: str) -> None:
+        """Wait until these and no others exist."""
+        eventually(lambda: self.names(kind) == sorted(names), f"{kind} {names}")
+
+    def job(self, name: str = "reviews-0") -> Resource:
+        """A Job, once it exists."""
+        return eventually(lambda: self.api.find("jobs", self.namespace, name), f"Job {name}")
+
+    def pods(self, job: str = "reviews-0", count: int = 1) -> list[Resource]:
+        """The pods that the Job controller made, once they exist."""
+        uid = self.job(job)["metadata"]["uid"]
+
+        def look() -> list[Resource] | None:
+            found = [
+                pod
+                for pod in self.api.list("pods", self.namespace)
+                if pod["metadata"]["ownerReferences"][0]["uid"] == uid and "deletionTimestamp" not in pod["metadata"]
+            ]
+            return found if len(found) == count else None
+
+        return eventually(look, f"{count} pods of {job}")
+
+    def run_pods(self, job: str = "reviews-0", count: int = 1) -> None:
+        """As the kubelet: the pods are ready."""
+        for pod in self.pods(job, count):
+            conditions = [{"type": "Ready", "status": "True"}]
+            self.set_pod(pod, {"phase": "Running", "conditions": conditions})
+
+    def end_pods(self, code: int, message: str = "", job: str = "reviews-0", count: int = 1) -> None:
+        """As the kubelet: the worker ended."""
+        terminated = {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z", "reason": "Error"}
+        for pod in self.pods(job, count):
+            container = _container(pod, {"terminated": terminated})
+            self.set_pod(pod, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})
+
+    def hold_pods(self, reason: str, message: str, job: str = "reviews-0") -> None:
+        """As the kubelet: the worker cannot start."""
+        for pod in self.pods(job):
+            waiting = {"waiting": {"reason": reason, "message": message}}
+            self.set_pod(pod, {"phase": "Pending", "containerStatuses": [_container(pod, waiting)]})
+
+    def set_pod(self, pod: Resource, status: Resource) -> None:
+        """Set a pod's status."""
+        self.api.patch("pods", self.namespace, pod["metadata"]["name"], {"status": status})
+
+    def secret(self, name: str = "hpstudy-storage", key: str = "url") -> str:
+        """A value of a Secret, once it exists."""
+        found = eventually(lambda: self.api.find("secrets", self.namespace, name), f"Secret {name}")
+        return b64decode(found["data"][key]).decode()
+
+    @contextlib.contextmanager
+    def trials(self, name: str = "reviews", url: str = "") -> Iterator[optuna.Study]:
+        """The study in its storage, as a worker opens it."""
+        storage = open_storage(url or self.secret())
+        stored = stored_study_name(parse_study(self.study(name)).metadata)
+        try:
+            yield optuna.load_study(study_name=stored, storage=storage, sampler=optuna.samplers.RandomSampler(seed=1))
+        finally:
+            storage.engine.dispose()
+
+    def complete(self, *values: float | list[float], name: str = "reviews") -> None:
+        """As a worker: run trials that end with these values."""
+        with self.trials(name) as trials:
+            for value in values:
+                trial = trials.ask()
+                trial.suggest_float("lr", 0.001, 0.1)
+                trial.set_user_attr("hpstudy:group", 0)
+                trials.tell(trial, value)
+
+    def versions(self) -> dict[tuple[str, str], str]:
+        """Resource versions of everything in the namespace, events included: equal means that nothing was written."""
+        found = {kind: self.api.list(kind, self.namespace) for kind in _PATHS}
+        return {
+            (kind, resource["metadata"]["name"]): resource["metadata"]["resourceVersion"]
+            for kind, resources in found.items()
+            for resource in resources
+        }
+
+    def stays_quiet(self, name: str = "reviews") -> None:
+        """Assert that passes are made without anything being written."""
+        before: dict[tuple[str, str], str] = {}
+
+        def settled() -> bool:
+            previous = copy.copy(before)
+            before.clear()
+            before.update(self.versions())
+            time.sleep(0.5)
+            return previous == before
+
+        eventually(settled, "calm")
+        written = self.status_written(name)
+        deadline = time.monotonic() + QUIET
+        while time.monotonic() < deadline:
+            self.poke(name)
+            time.sleep(0.5)
+        key = ("hpstudies", name)
+        assert {**self.versions(), key: ""} == {**before, key: ""}  # the poke itself changes the study
+        assert self.status_written(name) == written
+
+    def status_written(self, name: str = "reviews") -> str:
+        """When the study's status was last written."""
+        managed = self.study(name)["metadata"]["managedFields"]
+        return next((str(entry["time"]) for entry in managed if entry.get("subresource") == "status"), "")
+
+
+def _container(pod: Resource, state: Resource) -> Resource:
+    container = pod["spec"]["containers"][0]
+    return {
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": state,
+    }

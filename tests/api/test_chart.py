@@ -1,0 +1,118 @@
+"""The chart as helm renders it. That the operator gets along with its rights is shown by every other test here."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.api.conftest import CHART, helm
+from tests.api.harness import Api
+from tests.support.apiserver import ApiServer
+
+_EXTERNAL = ("--set=postgresql.enabled=false", "--set=externalDatabase.secretName=db")
+
+
+def rendered(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
+    text = helm("template", "hpstudy", str(CHART), "--namespace=system", *arguments)
+    objects = [found for found in yaml.safe_load_all(text) if found]
+    return {(found["kind"], found["metadata"]["name"]): found for found in objects}
+
+
+def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def test_lint_is_clean() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+def test_everything_that_is_rendered_is_taken(server: ApiServer) -> None:
+    """By the API server, in a namespace that enforces the restricted Pod Security Standard."""
+    Api(server).create_namespace("system")
+    kubectl = server.kubectl.in_namespace("system")
+    kubectl("label", "namespace", "system", "pod-security.kubernetes.io/enforce=restricted")
+    helm("install", "hpstudy", str(CHART), "--namespace=system", f"--kubeconfig={server.kubeconfig}", "--skip-crds",
+         "--set=crds.install=false", "--no-hooks", "--dry-run=server")  # fmt: skip
+    for workload in rendered().values():
+        if workload["kind"] in {"Deployment", "StatefulSet"}:
+            metadata = {
+                "name": "try",
+                "namespace": "system",
+                "labels": workload["spec"]["template"]["metadata"]["labels"],
+            }
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_of(workload)}
+            kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.dump(pod))
+
+
+def test_the_password_is_kept_over_upgrades_and_given_by_reference(server: ApiServer) -> None:
+    Api(server).create_namespace("upgraded")
+    kubectl = server.kubectl.in_namespace("upgraded")
+
+    def upgrade(*arguments: str) -> dict[str, Any]:
+        helm("upgrade", "--install", "twice", str(CHART), "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}",
+             "--set=crds.install=false", *arguments)  # fmt: skip
+        secret: dict[str, Any] = kubectl.get("secret", "twice-hpstudy-postgresql")["data"]
+        return secret
+
+    first = upgrade()
+    assert upgrade("--set=image.tag=next") == first
+    helm("uninstall", "twice", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
+    assert upgrade() == first  # the volume is still there, and knows no other password
+    assert "value" not in str(pod_of(kubectl.get("deployment", "twice-hpstudy"))["containers"][0]["env"][0].keys())
+    helm("uninstall", "twice", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
+
+
+def test_the_crd_outlives_the_chart() -> None:
+    crd = rendered()["CustomResourceDefinition", "hpstudies.hpstudy.io"]
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert ("CustomResourceDefinition", "hpstudies.hpstudy.io") not in rendered("--set=crds.install=false")
+
+
+def test_an_external_database_replaces_ours() -> None:
+    objects = rendered(*_EXTERNAL, "--set=externalDatabase.secretKey=dsn")
+    assert not any(kind in {"StatefulSet", "Secret", "Service"} for kind, _ in objects)
+    (url, *_) = pod_of(objects["Deployment", "hpstudy"])["containers"][0]["env"]
+    assert url["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "dsn"}
+
+
+def test_a_missing_external_database_or_an_unknown_value_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="secretName"):
+        rendered("--set=postgresql.enabled=false")
+    with pytest.raises(RuntimeError, match="postgres"):
+        rendered("--set=postgres.enabled=false")
+
+
+def test_images_pull_secrets_resources_and_storage_are_what_the_values_say() -> None:
+    objects = rendered(
+        *("--set=image.repository=mine/operator", "--set=image.tag=1"),
+        *("--set=runnerImage.repository=mine/runner", "--set=runnerImage.tag=2"),
+        *("--set=imagePullSecrets[0].name=registry", "--set=resources.limits.memory=1Gi"),
+        *("--set=postgresql.image=mine/postgres:3", "--set=postgresql.storage.size=1Gi"),
+        *("--set=postgresql.storage.className=fast", "--set=postgresql.resources.limits.memory=2Gi"),
+    )
+    operator = pod_of(objects["Deployment", "hpstudy"])
+    database = objects["StatefulSet", "hpstudy-postgresql"]
+    container = operator["containers"][0]
+    assert container["image"] == "mine/operator:1"
+    assert {"name": "HPSTUDY_RUNNER_IMAGE", "value": "mine/runner:2"} in container["env"]
+    assert container["resources"]["limits"]["memory"] == "1Gi"
+    assert operator["imagePullSecrets"] == pod_of(database)["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod_of(database)["containers"][0]["image"] == "mine/postgres:3"
+    assert pod_of(database)["containers"][0]["resources"]["limits"]["memory"] == "2Gi"
+    claim = database["spec"]["volumeClaimTemplates"][0]["spec"]
+    assert claim["storageClassName"] == "fast"
+    assert claim["resources"]["requests"]["storage"] == "1Gi"
+
+
+def test_images_are_of_the_charts_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    container = pod_of(rendered()["Deployment", "hpstudy"])["containers"][0]
+    assert container["image"] == f"ghcr.io/hpstudy/operator:{chart['appVersion']}"
+
+
+def test_the_operators_database_is_found_from_other_namespaces() -> None:
+    objects = rendered()
+    url = objects["Secret", "hpstudy-postgresql"]["stringData"]["url"]
+    assert "@hpstudy-postgresql.system.svc:5432/hpstudy" in url
+    assert ("Service", "hpstudy-postgresql") in objects

@@ -1,0 +1,239 @@
+"""What the API server itself says to a manifest: the schema and its CEL rules."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.harness import Team, study
+from tests.support.kubectl import KubectlError
+from tests.support.processes import REPOSITORY
+
+FLOAT = {"type": "float", "low": 0.1, "high": 1}
+
+
+def parameter(**fields: Any) -> dict[str, Any]:
+    return {"searchSpace": {"parameters": {"x": fields}}}
+
+
+def create(team: Team, manifest: dict[str, Any]) -> None:
+    assert team.api.create("hpstudies", team.namespace, manifest) == ""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        parameter(type="int", low=1, high=5),
+        parameter(type="int", low=1, high=9, step=2),
+        parameter(type="float", low=1e-6, high=1e-4, log=True),
+        parameter(type="float", low=0.5, high=0.5),
+        parameter(type="categorical", choices=[2, "a", None, True, 0.5]),
+        {"searchSpace": {"python": "train:space"}},
+        {"objectives": [{"metric": "f1", "direction": "maximize"}, {"metric": "ms", "direction": "minimize"}]},
+        {"sampler": {"name": "TPESampler", "options": {"seed": 7}}, "pruner": {"name": "MedianPruner"}},
+        {"workers": {"nodes": 2, "processesPerNode": 2}},
+        {"workers": {"processesPerNode": "auto", "template": {"spec": {"containers": [{"name": "worker"}]}}}},
+        {"storage": {"secretRef": {"name": "database"}}},
+        {
+            "trial": {
+                "transformers": {
+                    "task": "text-classification",
+                    "model": {"config": {"model_type": "bert", "hidden_size": 64}},
+                    "dataset": {"csv": "reviews.csv", "validation": 0.2, "test": 0.1},
+                    "arguments": {"max_steps": 100, "optim": "adamw_torch"},
+                }
+            }
+        },
+    ],
+)
+def test_a_valid_study_is_taken_and_comes_back_as_it_was(team: Team, spec: dict[str, Any]) -> None:
+    manifest = study(**spec)
+    create(team, manifest)
+    _contains(team.study()["spec"], manifest["spec"])
+
+
+def _contains(live: Any, written: Any) -> None:
+    if isinstance(written, dict):
+        for key, value in written.items():
+            _contains(live[key], value)
+    else:
+        assert live == written
+        assert type(live) is type(written) or isinstance(written, float)
+
+
+def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
+    create(team, study(budget=None))
+    spec = team.study()["spec"]
+    assert spec["budget"] == {"maxTrials": 20, "maxFailedTrials": 3}
+    assert (spec["parallelism"], spec["backend"]) == (1, "optuna")
+    assert spec["workers"]["processesPerNode"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"maxTrials": 5}, 'unknown field "spec.maxTrials"'),
+        ({"budget": {"maxTrial": 5}}, 'unknown field "spec.budget.maxTrial"'),
+        (parameter(type="float", low=2, high=1), "low must not exceed high"),
+        (parameter(type="float", low=0, high=1, log=True), "log needs a low above 0"),
+        (parameter(type="float", low=-1, high=1, log=True), "log needs a low above 0"),
+        (parameter(type="float", low=1, high=2, log=True, step=0.1), "log and step cannot be combined"),
+        (parameter(type="float", low=1, high=2, step=0), "step must be above 0"),
+        (parameter(type="int", low=1.5, high=2), "an int parameter needs whole numbers"),
+        (parameter(type="int", low=1), "float and int parameters need low and high"),
+        (parameter(type="categorical", choices=[]), "should have at least 1 items"),
+        (parameter(type="categorical", choices=[1], low=1), "categorical parameters take no low"),
+        (parameter(type="uniform", low=1, high=2), "Unsupported value"),
+        (parameter(type="float", low="1e-6", high=1), "must be of type number"),
+        ({"searchSpace": {}}, "searchSpace must have exactly one of parameters, python"),
+        (
+            {"searchSpace": {"parameters": {"x": FLOAT}, "python": "a:b"}},
+            "searchSpace must have exactly one of parameters, python",
+        ),
+        ({"searchSpace": {"python": "no colon"}}, "should match"),
+        ({"objectives": [{"metric": "f1"}]}, "objectives[0].direction: Required value"),
+        ({"objectives": [{"metric": "f1", "direction": "up"}]}, "Unsupported value"),
+        ({"objectives": []}, "should have at least 1 items"),
+        (
+            {"objectives": [{"metric": "f1", "direction": "maximize"}, {"metric": "f1", "direction": "minimize"}]},
+            "each objective needs a metric of its own",
+        ),
+        (
+            {
+                "objectives": [{"metric": m, "direction": "maximize"} for m in "ab"],
+                "pruner": {"name": "MedianPruner"},
+            },
+            "a pruner needs exactly one objective",
+        ),
+        ({"backend": "hyperopt"}, "Unsupported value"),
+        ({"trial": {}}, "trial must have exactly one of transformers, function"),
+        (
+            {
+                "trial": {
+                    "function": "a:b",
+                    "transformers": {
+                        "task": "text-classification",
+                        "model": {"name": "m"},
+                        "dataset": {"csv": "d.csv"},
+                    },
+                }
+            },
+            "trial must have exactly one of transformers, function",
+        ),
+        (
+            {
+                "trial": {
+                    "transformers": {
+                        "task": "text-classification",
+                        "model": {"name": "m", "config": {"model_type": "bert"}},
+                        "dataset": {"csv": "d.csv"},
+                    }
+                }
+            },
+            "model must have exactly one of name, config",
+        ),
+        (
+            {
+                "trial": {
+                    "transformers": {
+                        "task": "text-classification",
+                        "model": {"name": "m"},
+                        "dataset": {"csv": "d.csv", "validation": 0.6, "test": 0.5},
+                    }
+                }
+            },
+            "must leave rows to train on",
+        ),
+        ({"budget": {"maxTrials": 0}}, "should be greater than or equal to 1"),
+        ({"parallelism": 0}, "should be greater than or equal to 1"),
+        ({"workers": {"processesPerNode": "many"}}, "or auto"),
+        ({"workers": {"processesPerNode": 0}}, "or auto"),
+        ({"trial": None}, "spec.trial: Required value"),
+    ],
+)
+def test_a_mistake_is_refused_in_words(team: Team, spec: dict[str, Any], words: str) -> None:
+    assert words in team.api.create("hpstudies", team.namespace, study(**spec))
+
+
+@pytest.mark.parametrize("name", ["a" * 53, "2reviews", "re.views"])
+def test_a_name_that_no_service_could_have_is_refused(team: Team, name: str) -> None:
+    assert "metadata.name" in team.api.create("hpstudies", team.namespace, study(name))
+
+
+YAML = """
+apiVersion: hpstudy.io/v1alpha1
+kind: HPStudy
+metadata: {{name: reviews}}
+spec:
+  objectives: [{{metric: f1, direction: maximize}}]
+  searchSpace: {{parameters: {{lr: {{type: float, low: {low}, high: 1e-4, log: true}}}}}}
+  trial: {{function: "a:b"}}
+"""
+
+
+def test_a_number_without_a_dot_is_a_number(team: Team) -> None:
+    team.apply(YAML.format(low="1e-6"))
+    assert team.study()["spec"]["searchSpace"]["parameters"]["lr"] == {
+        "type": "float",
+        "low": 1e-6,
+        "high": 1e-4,
+        "log": True,
+    }
+
+
+def test_and_a_string_is_not(team: Team) -> None:
+    with pytest.raises(KubectlError, match="must be of type number"):
+        team.kubectl("create", "-f", "-", stdin=YAML.format(low='"1e-6"'))
+
+
+class TestOnceStarted:
+    @pytest.fixture
+    def started(self, team: Team) -> Team:
+        create(team, study())
+        team.api.patch("hpstudies", team.namespace, "reviews", {"status": {"startTime": "2026-01-01T00:00:00Z"}})
+        return team
+
+    @pytest.mark.parametrize(
+        ("spec", "words"),
+        [
+            ({"objectives": [{"metric": "loss", "direction": "minimize"}]}, "the objectives cannot change"),
+            ({"searchSpace": {"parameters": {"lr": FLOAT}}}, "the search space cannot change"),
+        ],
+    )
+    def test_what_the_trials_depend_on_cannot_change(self, started: Team, spec: dict[str, Any], words: str) -> None:
+        with pytest.raises(KubectlError, match=f"{words} once the study has started; make a new study"):
+            started.kubectl.patch("hps", "reviews", {"spec": spec})
+
+    def test_budget_parallelism_and_image_can(self, started: Team) -> None:
+        template = {"spec": {"containers": [{"name": "worker", "image": "new"}]}}
+        change = {"budget": {"maxTrials": 99}, "parallelism": 4, "workers": {"template": template}}
+        started.kubectl.patch("hps", "reviews", {"spec": change})
+        assert started.study()["spec"]["budget"]["maxTrials"] == 99
+
+    def test_before_the_start_everything_can(self, team: Team) -> None:
+        create(team, study())
+        team.kubectl.patch("hps", "reviews", {"spec": {"searchSpace": {"parameters": {"lr": FLOAT}}}})
+
+
+def test_a_study_shows_its_columns_and_answers_to_its_short_name(team: Team) -> None:
+    create(team, study())
+    team.api.patch("hpstudies", team.namespace, "reviews", {"status": {"progress": "3/10", "best": "0.9"}})
+    header, row = team.kubectl("get", "hps").splitlines()
+    assert header.split() == ["NAME", "BACKEND", "PROGRESS", "BEST", "AGE"]
+    assert row.split()[:4] == ["reviews", "optuna", "3/10", "0.9"]
+    assert "hpstudy.hpstudy.io/reviews" in team.kubectl("get", "all", "-o", "name")
+
+
+def test_every_field_is_explained(team: Team) -> None:
+    text = team.kubectl("explain", "hpstudy.spec", "--recursive=false")
+    assert "hyperparameter study" in text
+    for field in team.kubectl("explain", "hpstudy.spec.budget").splitlines():
+        assert "<no description>" not in field
+
+
+def test_the_examples_are_valid(team: Team) -> None:
+    for path in sorted((REPOSITORY / "examples").glob("*.yaml")):
+        text = path.read_text()
+        if "kind: HPStudy" in text:
+            team.apply(text)
+    assert team.names("hpstudies")

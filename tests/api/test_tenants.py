@@ -1,0 +1,154 @@
+"""Storage that the operator provides: a role and a schema for each namespace, apart from one another."""
+
+import concurrent.futures
+import json
+
+import psycopg2
+import pytest
+from sqlalchemy.engine import make_url
+
+from hpstudy_operator.kube import Kube
+from hpstudy_operator.tenants import Tenants, tenant_name
+from tests.api.harness import Operator, Team, eventually, study
+from tests.support.apiserver import ApiServer
+from tests.support.postgres import Postgres
+
+
+def connect(url: str) -> "psycopg2.extensions.connection":
+    parsed = make_url(url)
+    return psycopg2.connect(
+        host=parsed.host, port=parsed.port, user=parsed.username, password=parsed.password, dbname=parsed.database
+    )
+
+
+@pytest.fixture
+def kube(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Kube:
+    import kubernetes
+
+    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(server.kubeconfig))
+    return Kube(connections=4)
+
+
+@pytest.fixture
+def tenants(kube: Kube, database: Postgres) -> Tenants:
+    return Tenants(kube, database.url())
+
+
+@pytest.fixture
+def other(server: ApiServer, team: Team) -> Team:
+    namespace = f"{team.namespace}-other"
+    team.api.create_namespace(namespace)
+    return Team(namespace, team.api, server.kubectl.in_namespace(namespace))
+
+
+def test_a_tenant_cannot_read_or_write_its_neighbours_trials(served: Team, other: Team) -> None:
+    for tenant in (served, other):
+        tenant.apply(study())
+        tenant.until("StorageReady", "True")
+        tenant.complete(0.5)
+    neighbour = tenant_name(other.namespace)
+    with connect(served.secret()) as mine, mine.cursor() as cursor:
+        cursor.execute("select count(*) from trials")
+        assert cursor.fetchone() == (1,)
+    for attempt in (
+        f'select * from "{neighbour}".trials',
+        f'delete from "{neighbour}".trials',
+        f'create table "{neighbour}".mine (x int)',
+        f'set role "{neighbour}"',
+        f'alter role "{neighbour}" password null',
+        "create table public.mine (x int)",
+        "create role another",
+    ):
+        with pytest.raises(psycopg2.Error), connect(served.secret()) as mine, mine.cursor() as cursor:
+            cursor.execute(attempt)
+
+
+def test_the_secret_is_made_once_also_by_many_at_once(team: Team, tenants: Tenants) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        urls = set(pool.map(lambda _: tenants.url(team.namespace), range(16)))
+        assert len(urls) == 1
+        url = str(urls.pop())
+        list(pool.map(lambda _: tenants.provision(team.namespace, url), range(16)))
+    assert url == team.secret()
+    connect(url).close()
+
+
+def test_a_deleted_secret_means_a_new_password(served: Team) -> None:
+    served.apply(study())
+    served.until("StorageReady", "True")
+    served.complete(0.5)
+    old = served.secret()
+    served.kubectl.delete("secret", "hpstudy-storage")
+    served.poke()
+    new = eventually(lambda: served.secret() if served.names("secrets") else None, "a new Secret")
+    assert new != old
+    eventually(lambda: _works(new), "the new password")
+    assert not _works(old)
+    served.complete(0.6)
+    served.poke()
+    eventually(lambda: served.status().get("progress") == "2/10", "progress")
+
+
+def _works(url: str) -> bool:
+    try:
+        connect(url).close()
+    except psycopg2.Error:
+        return False
+    return True
+
+
+def test_an_edited_secret_reaches_no_other_role(team: Team, other: Team, tenants: Tenants) -> None:
+    theirs = str(tenants.url(other.namespace))
+    tenants.provision(other.namespace, theirs)
+    tenants.provision(team.namespace, str(tenants.url(team.namespace)))
+    parsed = make_url(theirs).set(password="stolen")
+    stolen = parsed.render_as_string(hide_password=False)
+    team.kubectl.patch("secret", "hpstudy-storage", {"stringData": {"url": stolen}})
+    mended = str(tenants.url(team.namespace))
+    tenants.provision(team.namespace, mended)
+    assert make_url(mended).username == tenant_name(team.namespace)
+    assert _works(theirs)
+    assert not _works(stolen)
+
+
+def test_a_secret_of_the_teams_own_is_used_as_it_is(served: Team, database: Postgres) -> None:
+    url = database.create_database(served.namespace)
+    served.kubectl("create", "secret", "generic", "hpstudy-storage", f"--from-literal=url={url}")
+    served.apply(study())
+    served.until("StorageReady", "True")
+    assert served.secret() == url
+    assert database.sql("select count(*) from studies", served.namespace) == "1"
+
+
+def test_a_database_that_was_emptied_is_made_again_from_the_secrets(
+    team: Team, tenants: Tenants, database: Postgres
+) -> None:
+    url = str(tenants.url(team.namespace))
+    tenants.provision(team.namespace, url)
+    name = tenant_name(team.namespace)
+    database.sql(f'drop schema "{name}" cascade; drop role "{name}"')
+    assert not _works(url)
+    tenants.provision(team.namespace, url)
+    assert tenants.url(team.namespace) == url
+    assert _works(url)
+
+
+def test_an_administrator_need_not_be_a_superuser(team: Team, kube: Kube, database: Postgres) -> None:
+    admin = f"admin_{team.namespace}"
+    database.sql(f"create role \"{admin}\" login createrole password 'pw'")
+    database.sql(f'grant create on database postgres to "{admin}"')
+    tenants = Tenants(kube, database.url(user=admin, password="pw"))
+    url = str(tenants.url(team.namespace))
+    for _ in range(2):
+        tenants.provision(team.namespace, url)
+    assert _works(url)
+
+
+def test_no_password_is_where_it_does_not_belong(served: Team, operator: Operator) -> None:
+    served.apply(study())
+    served.job()
+    password = str(make_url(served.secret()).password)
+    everything = served.kubectl("get", "hps,jobs,pods,services,configmaps,events", "-o", "json")
+    assert json.loads(everything)["items"]
+    assert password not in everything
+    assert password not in operator.log.read_text()
