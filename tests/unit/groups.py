@@ -1,0 +1,120 @@
+"""Worker groups for tests: real supervisors, drivers and gloo ranks, each pod a process on this host."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpstudy.api.study import Study
+from hpstudy.storage.opening import open_storage
+from hpstudy.worker.supervisor import Worker
+from tests.unit.builders import study
+from tests.unit.processes import PROCESSES
+
+HERE = Path(__file__).parent
+
+
+def _pod(given: Study, url: str, output: Path, node: int, coordinator: str) -> None:
+    os.setsid()
+    os.environ["TEST_FOLDER"] = str(output)
+    os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
+    worker = Worker(given, "study", url, folder=HERE, output=output, node=node, coordinator=coordinator)
+    raise SystemExit(worker.run())
+
+
+class Group:
+    """The pods of one group over a SQLite file."""
+
+    def __init__(self, folder: Path, function: str, *, nodes: int = 1, processes: int = 1, **spec: Any) -> None:
+        workers = {"nodes": nodes, "processesPerNode": processes}
+        fields: dict[str, Any] = {"trial": {"function": f"trials_of_tests:{function}"}, "workers": workers} | spec
+        self.study = study(**fields)
+        self.folder = folder
+        self.url = f"sqlite:///{folder / 'study.db'}"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._coordinator = f"127.0.0.1:{probe.getsockname()[1]}" if nodes > 1 else ""
+        self.pods: dict[int, BaseProcess] = {}
+        for node in range(nodes):
+            self.start(node)
+
+    def start(self, node: int) -> None:
+        """Start a pod, or its replacement."""
+        pod = PROCESSES.Process(target=_pod, args=(self.study, self.url, self.folder, node, self._coordinator))
+        pod.start()
+        self.pods[node] = pod
+
+    def kill(self, node: int) -> None:
+        """As when the node goes away: every process of the pod, at once."""
+        pod = self.pods[node]
+        for process in descendants(pod.pid or 0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        pod.join(10)
+
+    def join(self, seconds: float = 60) -> list[int | None]:
+        """Wait for the end of all pods; their exit codes."""
+        deadline = time.monotonic() + seconds
+        for pod in self.pods.values():
+            pod.join(max(0.0, deadline - time.monotonic()))
+        return [pod.exitcode for pod in self.pods.values()]
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """The trials in the storage."""
+        storage = open_storage(self.url)
+        try:
+            return optuna.load_study(study_name="study", storage=storage).trials
+        finally:
+            storage.engine.dispose()
+
+    def states(self) -> list[str]:
+        """Their states."""
+        return [trial.state.name for trial in self.trials()]
+
+
+@contextlib.contextmanager
+def group(folder: Path, function: str, **options: Any) -> Iterator[Group]:
+    """A group that leaves no process behind."""
+    made = Group(folder, function, **options)
+    try:
+        yield made
+    finally:
+        for node, pod in made.pods.items():
+            if pod.is_alive():
+                made.kill(node)
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all below it, from /proc."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found = [pid]
+    for process in found:
+        found += parents.get(process, [])
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether the process still runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.02)

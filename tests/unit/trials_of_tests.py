@@ -1,0 +1,81 @@
+"""Objective functions that the workers in the tests import as trials_of_tests."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from hpstudy import Trial, TrialPruned
+
+
+def square(trial: Trial) -> float:
+    return float(trial.params["x"] ** 2)
+
+
+def together(trial: Trial) -> float:
+    """Every rank adds its part in each epoch; all see the same prunes."""
+    dist.init_process_group("gloo")
+    for epoch in range(4):
+        total = torch.tensor([trial.params["x"]])
+        dist.all_reduce(total)
+        trial.report({"loss": total.item() + epoch}, epoch)
+        if trial.should_prune():
+            raise TrialPruned
+    return total.item()
+
+
+def raises_on_the_last_rank(trial: Trial) -> float:
+    dist.init_process_group("gloo")
+    if trial.number == 0 and trial.rank == trial.world_size - 1:
+        raise ValueError(f"no luck on rank {trial.rank}")
+    return all_reduced(trial)
+
+
+def killed_on_rank_one(trial: Trial) -> float:
+    dist.init_process_group("gloo")
+    if trial.number == 0 and trial.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return all_reduced(trial)
+
+
+def slow(trial: Trial) -> float:
+    """Long enough for a test to interfere with; says when it has begun."""
+    dist.init_process_group("gloo")
+    all_reduced(trial)
+    Path(os.environ["TEST_FOLDER"], f"began-{trial.number}-{trial.rank}").write_text(str(os.getpid()))
+    if trial.number == 0:
+        time.sleep(60)
+    return all_reduced(trial)
+
+
+def without_metric(trial: Trial) -> dict[str, float]:
+    return {"accuracy": 0.5, "f1": 0.4}
+
+
+def text(trial: Trial) -> str:
+    return "high"
+
+
+def leaves_a_child(trial: Trial) -> float:
+    """As a helper process that nobody ends."""
+    child = subprocess.Popen(["sleep", "60"])
+    Path(os.environ["TEST_FOLDER"], f"child-{trial.number}").write_text(str(child.pid))
+    return 1.0
+
+
+def counts_threads(trial: Trial) -> dict[str, float]:
+    return {
+        "loss": 0.0,
+        "threads": torch.get_num_threads(),
+        "product": (torch.ones(600, 600) @ torch.ones(600, 600)).sum(),
+    }
+
+
+def all_reduced(trial: Trial) -> float:
+    total = torch.tensor([trial.params["x"]])
+    dist.all_reduce(total)
+    return total.item()
