@@ -146,8 +146,14 @@ def _statements(cursor: Any, name: str, verifier: str) -> Iterator[tuple[str, tu
         # An administrator who is no superuser may give a schema only to a role that it is a member of.
         yield "grant {name} to current_user", ()
         yield "create schema {name} authorization {name}", ()
-    # PostgreSQL's default up to 14 lets everybody create tables there.
-    yield "revoke all on schema public from public", ()
+    # Up to 14 everybody may create tables there. Only its owner can change that, who need not be the administrator.
+    cursor.execute(
+        "select 1 from pg_namespace where nspname = 'public' and pg_has_role(nspowner, 'usage')"
+        " and has_schema_privilege(%s, oid, 'create')",
+        (name,),
+    )
+    if cursor.fetchone():
+        yield "revoke create on schema public from public", ()
 
 
 def _password(url: str | None) -> str:

@@ -231,8 +231,9 @@ class Team:
     def run_pods(self, job: str = "reviews-0", count: int = 1) -> None:
         """As the kubelet: the pods are ready."""
         for pod in self.pods(job, count):
+            container = _container(pod, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
             conditions = [{"type": "Ready", "status": "True"}]
-            self.set_pod(pod, {"phase": "Running", "conditions": conditions})
+            self.set_pod(pod, {"phase": "Running", "conditions": conditions, "containerStatuses": [container]})
 
     def end_pods(self, code: int, message: str = "", job: str = "reviews-0", count: int = 1) -> None:
         """As the kubelet: the worker ended."""

@@ -32,17 +32,15 @@ def test_everything_that_is_rendered_is_taken(server: ApiServer) -> None:
     Api(server).create_namespace("system")
     kubectl = server.kubectl.in_namespace("system")
     kubectl("label", "namespace", "system", "pod-security.kubernetes.io/enforce=restricted")
-    helm("install", "hpstudy", str(CHART), "--namespace=system", f"--kubeconfig={server.kubeconfig}", "--skip-crds",
-         "--set=crds.install=false", "--no-hooks", "--dry-run=server")  # fmt: skip
-    for workload in rendered().values():
-        if workload["kind"] in {"Deployment", "StatefulSet"}:
-            metadata = {
-                "name": "try",
-                "namespace": "system",
-                "labels": workload["spec"]["template"]["metadata"]["labels"],
-            }
-            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_of(workload)}
-            kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.dump(pod))
+    target = ("--namespace=system", f"--kubeconfig={server.kubeconfig}", "--dry-run=server")
+    helm("install", "another", str(CHART), *target, "--set=crds.install=false")
+    for (kind, _), workload in rendered().items():
+        if kind in {"Deployment", "StatefulSet"}:
+            pod = pod_of(workload)
+            pod["volumes"] += [{"name": "data", "emptyDir": {}}]  # the StatefulSet's claim
+            metadata = {"name": "try", "labels": workload["spec"]["template"]["metadata"]["labels"]}
+            manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
+            kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.dump(manifest))
 
 
 def test_the_password_is_kept_over_upgrades_and_given_by_reference(server: ApiServer) -> None:
@@ -59,7 +57,8 @@ def test_the_password_is_kept_over_upgrades_and_given_by_reference(server: ApiSe
     assert upgrade("--set=image.tag=next") == first
     helm("uninstall", "twice", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
     assert upgrade() == first  # the volume is still there, and knows no other password
-    assert "value" not in str(pod_of(kubectl.get("deployment", "twice-hpstudy"))["containers"][0]["env"][0].keys())
+    (url, *_) = pod_of(kubectl.get("deployment", "twice-hpstudy"))["containers"][0]["env"]
+    assert url.keys() == {"name", "valueFrom"}
     helm("uninstall", "twice", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
 
 
@@ -85,8 +84,8 @@ def test_a_missing_external_database_or_an_unknown_value_is_refused() -> None:
 
 def test_images_pull_secrets_resources_and_storage_are_what_the_values_say() -> None:
     objects = rendered(
-        *("--set=image.repository=mine/operator", "--set=image.tag=1"),
-        *("--set=runnerImage.repository=mine/runner", "--set=runnerImage.tag=2"),
+        *("--set=image.repository=mine/operator", "--set=image.tag=v1"),
+        *("--set=runnerImage.repository=mine/runner", "--set=runnerImage.tag=v2"),
         *("--set=imagePullSecrets[0].name=registry", "--set=resources.limits.memory=1Gi"),
         *("--set=postgresql.image=mine/postgres:3", "--set=postgresql.storage.size=1Gi"),
         *("--set=postgresql.storage.className=fast", "--set=postgresql.resources.limits.memory=2Gi"),
@@ -94,8 +93,8 @@ def test_images_pull_secrets_resources_and_storage_are_what_the_values_say() -> 
     operator = pod_of(objects["Deployment", "hpstudy"])
     database = objects["StatefulSet", "hpstudy-postgresql"]
     container = operator["containers"][0]
-    assert container["image"] == "mine/operator:1"
-    assert {"name": "HPSTUDY_RUNNER_IMAGE", "value": "mine/runner:2"} in container["env"]
+    assert container["image"] == "mine/operator:v1"
+    assert {"name": "HPSTUDY_RUNNER_IMAGE", "value": "mine/runner:v2"} in container["env"]
     assert container["resources"]["limits"]["memory"] == "1Gi"
     assert operator["imagePullSecrets"] == pod_of(database)["imagePullSecrets"] == [{"name": "registry"}]
     assert pod_of(database)["containers"][0]["image"] == "mine/postgres:3"

@@ -76,11 +76,11 @@ def test_a_database_that_is_away_for_a_while_changes_one_condition(served: Team,
     served.poke()
     eventually(lambda: served.status().get("progress") == "1/10", "progress")
     uid = served.job()["metadata"]["uid"]
-    database.stop()
+    database.stop(signal.SIGINT)  # an orderly end: a crash may lose the last commits of a server without fsync
     try:
         served.poke()
         away = served.until("StorageReady", "False", "StorageUnreachable")
-        assert "refused" in away["message"]
+        assert "connection to server" in away["message"]
         assert served.status()["progress"] == "1/10"
         assert served.condition("Running")["status"] == "True"
     finally:
