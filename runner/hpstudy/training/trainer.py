@@ -1,6 +1,5 @@
 """The ``transformers`` form: a Hugging Face Trainer run from names alone."""
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +30,6 @@ from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.dataset import Split, read_text_dataset
 from hpstudy.training.metrics import classification_metrics
 from hpstudy.training.trial import Trial
-
-_log = logging.getLogger(__name__)
 
 _DEFAULTS: dict[str, Any] = {
     "eval_strategy": "epoch",
@@ -101,6 +98,9 @@ class TransformersForm:
             compute_metrics=self._compute_metrics,
             callbacks=[callback],
         )
+        # Classifiers take the count of a batch's items and do not normalise their loss by it; the Trainer, which thinks
+        # that they do, multiplies loss and gradients by the number of ranks and of accumulated steps.
+        trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
         callback.attach(trainer, self._test, TEST_PREFIX)
         trainer.train()

@@ -1,0 +1,247 @@
+"""The transformers form: data without leaks, names checked, the Trainer's faults under DDP mended."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import Dataset, StudySpec
+from hpstudy.storage import attributes
+from hpstudy.training.characters import character_tokenizer
+from hpstudy.training.dataset import read_text_dataset
+from hpstudy.training.trainer import TransformersForm
+from hpstudy.training.trial import Trial
+from tests.unit.builders import spec
+from tests.unit.groups import group
+
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 16,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+F1 = [{"metric": "eval_f1", "direction": "maximize"}]
+pytestmark = pytest.mark.filterwarnings("default")  # those of torch and Transformers are not ours to mend
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Two test processes share the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """400 rows that a small model learns in a few epochs: each class has its frequent letters."""
+    source = random.Random(0)
+    lines = []
+    for number in range(400):
+        label, weights = ("up", [3, 3, 3, 1, 1, 1]) if number % 2 else ("down", [1, 1, 1, 3, 3, 3])
+        lines.append(f"{''.join(source.choices('abcxyz', weights, k=10))},{label}")
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def form_spec(
+    model: dict[str, Any] | None = None, dataset: dict[str, Any] | None = None, **arguments: Any
+) -> StudySpec:
+    return spec(**form_fields(model, dataset, **arguments))
+
+
+def form_fields(
+    model: dict[str, Any] | None = None, dataset: dict[str, Any] | None = None, **arguments: Any
+) -> dict[str, Any]:
+    transformers = {
+        "task": "text-classification",
+        "model": model or {"config": CONFIG},
+        "dataset": {"csv": "reviews.csv", "maxLength": 12} | (dataset or {}),
+        "arguments": {"num_train_epochs": 2} | arguments,
+    }
+    space = {"parameters": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True}}}
+    return {"objectives": F1, "searchSpace": space, "trial": {"transformers": transformers}}
+
+
+def prepared(study: StudySpec, folder: Path) -> TransformersForm:
+    assert study.trial.transformers is not None
+    form = TransformersForm(study.trial.transformers, study, folder)
+    form.prepare()
+    return form
+
+
+class Recorder:
+    """Stands where the driver is."""
+
+    def __init__(self, prune_at: int = 10**9) -> None:
+        self.steps: list[int] = []
+        self.metrics: list[dict[str, Any]] = []
+        self._prune_at = prune_at
+
+    def report(self, step: int, metrics: Any) -> bool:
+        self.steps.append(step)
+        self.metrics.append(dict(metrics))
+        return step >= self._prune_at
+
+    def progress(self, share: float) -> None:
+        assert 0 <= share <= 1
+
+
+def run(form: TransformersForm, study: StudySpec, folder: Path, **params: Any) -> tuple[dict[str, Any], Recorder]:
+    recorder = Recorder()
+    metrics = form.run(Trial(0, params, study.objectives, folder / "out", recorder))
+    return dict(metrics), recorder
+
+
+def test_duplicates_and_contradictions_are_gone_before_the_split(tmp_path: Path) -> None:
+    lines = [f"row {i},{'a' if i % 2 else 'b'}" for i in range(100)]
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\n" + "\n".join([*lines, *lines, "row 1 ,a", "row 2,a", ",a"]) + "\n")
+    data = read_text_dataset(Dataset(csv="d.csv", validation=0.2, test=0.2), tmp_path)
+    splits = (data.train, data.validation, data.test)
+    texts = [text for split in splits for text in split.texts]
+    assert len(texts) == len(set(texts)) == 99, "row 2 has two labels"
+    assert [len(split.texts) for split in splits] == [59, 20, 20]
+    assert data.classes == ["a", "b"]
+    assert all(abs(sum(split.labels) - len(split.labels) / 2) <= 1 for split in splits), "stratified"
+
+
+def test_the_split_is_the_same_every_time(reviews: Path) -> None:
+    dataset = Dataset(csv=reviews.name, max_rows=100)
+    assert read_text_dataset(dataset, reviews.parent) == read_text_dataset(dataset, reviews.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "dataset", "complaint"),
+    [
+        ("text,label\na,1\n", {"csv": "absent.csv"}, "cannot read"),
+        ("text,stars\na,1\n", {}, "has no column label; it has text, stars"),
+        ("text,label\na,1\nb,1\nc,1\n", {}, "needs two classes or more"),
+        ("text,label\na,1\nb,1\nc,1\nd,2\n", {}, "'2': 1"),
+        ("", {}, "cannot read"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused(
+    tmp_path: Path, text: str, dataset: dict[str, Any], complaint: str
+) -> None:
+    (tmp_path / "d.csv").write_text(text)
+    with pytest.raises(InvalidStudyError, match=complaint) as refusal:
+        read_text_dataset(Dataset(**({"csv": "d.csv"} | dataset)), tmp_path)
+    assert refusal.value.reason == "InvalidDataset"
+
+
+def test_the_character_tokenizer_knows_the_frequent_characters() -> None:
+    tokenizer = character_tokenizer(["很好很好", "很差", "一"], vocabulary_size=8)
+    encoded = tokenizer("很好X")
+    assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == ["[CLS]", "很", "好", "[UNK]", "[SEP]"]
+    assert len(tokenizer) == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        (form_fields(learning_rte=1), "arguments.learning_rte: neither a field of TrainingArguments"),
+        (form_fields(learning_rate="fast"), "arguments.learning_rate: input should be a valid number"),
+        (form_fields(output_dir="x"), "arguments.output_dir: cannot be set, each trial has a folder of its own"),
+        (form_fields({"name": "./absent"}), "model: "),
+        (form_fields({"config": {"model_type": "nonsense"}}), "model: "),
+        (form_fields({"config": CONFIG | {"hidden_size": 15}}), "model: "),
+        (
+            form_fields() | {"searchSpace": {"parameters": {"lr": {"type": "float", "low": 0, "high": 1}}}},
+            "searchSpace.parameters.lr: neither a field of TrainingArguments nor model.FIELD",
+        ),
+    ],
+)
+def test_what_no_trial_could_run_is_refused_when_preparing(
+    reviews: Path, fields: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InvalidStudyError) as refusal:
+        prepared(spec(**fields), reviews.parent)
+    assert complaint in refusal.value.message
+
+
+def test_a_trial_is_reproducible_from_its_parameters_alone(reviews: Path, tmp_path: Path) -> None:
+    study = form_spec()
+    form = prepared(study, reviews.parent)
+    first, _ = run(form, study, tmp_path, learning_rate=0.03, seed=5)
+    run(form, study, tmp_path, learning_rate=0.003, seed=9, num_train_epochs=1)
+    again, _ = run(form, study, tmp_path, learning_rate=0.03, seed=5)
+    other, _ = run(form, study, tmp_path, learning_rate=0.03, seed=6)
+    assert again["eval_loss"] == first["eval_loss"] != other["eval_loss"]
+
+
+def test_the_best_evaluation_counts_and_brings_its_test_metrics(reviews: Path, tmp_path: Path) -> None:
+    study = form_spec(None, {"test": 0.2}, num_train_epochs=6, per_device_train_batch_size=16)
+    metrics, recorder = run(prepared(study, reviews.parent), study, tmp_path, learning_rate=0.01)
+    assert recorder.steps == [1, 2, 3, 4, 5, 6], "steps are epochs"
+    scores = [report["eval_f1"] for report in recorder.metrics]
+    assert metrics["eval_f1"] == max(scores)
+    assert metrics["eval_f1"] > 0.8, "the task can be learnt"
+    assert abs(metrics["test_f1"] - metrics["eval_f1"]) < 0.2
+    assert metrics["model_parameters"] > 1000
+
+
+def test_a_prune_ends_training_at_that_evaluation(reviews: Path, tmp_path: Path) -> None:
+    import optuna
+
+    study = form_spec(num_train_epochs=5)
+    form, recorder = prepared(study, reviews.parent), Recorder(prune_at=2)
+    with pytest.raises(optuna.TrialPruned):
+        form.run(Trial(0, {"learning_rate": 0.01}, study.objectives, tmp_path / "out", recorder))
+    assert recorder.steps == [1, 2]
+
+
+def test_parameters_of_the_model_change_its_configuration(reviews: Path, tmp_path: Path) -> None:
+    study = form_spec()
+    form = prepared(study, reviews.parent)
+    sizes = [
+        run(form, study, tmp_path, num_train_epochs=1, **{"model.hidden_size": size})[0]["model_parameters"]
+        for size in (8, 32)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_pretrained_model_starts_from_its_weights_with_a_head_of_the_trials_seed(
+    reviews: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModel, BertConfig
+
+    tokenizer = character_tokenizer(["abcxyz"], 40)
+    base = AutoModel.from_config(BertConfig(**CONFIG, pad_token_id=0))
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    study = form_spec({"name": str(tmp_path / "base")})
+    form = prepared(study, reviews.parent)
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(form._make_model({}))
+    embeddings = [model.bert.embeddings.word_embeddings.weight for model in models]
+    assert all(torch.equal(weight, base.embeddings.word_embeddings.weight) for weight in embeddings)
+    assert torch.equal(models[0].classifier.weight, models[1].classifier.weight)
+    assert not torch.equal(models[0].classifier.weight, models[2].classifier.weight)
+    assert run(form, study, tmp_path, learning_rate=0.01)[0]["eval_f1"] > 0.3
+
+
+def test_two_ranks_train_as_one_with_the_batch_of_both(reviews: Path, tmp_path: Path) -> None:
+    """Under DDP the Trainer multiplies a classifier's loss by the number of ranks; here it does not."""
+    found = {}
+    for processes, batch in ((1, 32), (2, 16)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        arguments = {"per_device_train_batch_size": batch, "num_train_epochs": 2, "dataset": {"csv": str(reviews)}}
+        fields = form_fields(**arguments) | {"budget": {"maxTrials": 1}}
+        fields["searchSpace"] = {"parameters": {"learning_rate": {"type": "float", "low": 0.01, "high": 0.01}}}
+        with group(folder, "", processes=processes, **fields) as made:
+            assert made.join(90) == [0]
+            found[processes] = made.trials()[0].user_attrs[attributes.METRICS]
+    assert found[2]["eval_loss"] == pytest.approx(found[1]["eval_loss"], rel=0.02)
+    assert found[2]["eval_f1"] == pytest.approx(found[1]["eval_f1"], abs=0.05)
