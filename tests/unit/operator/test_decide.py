@@ -126,6 +126,15 @@ class TestRunning:
         decision = decided(replace(snapshot, children=children, groups=groups))
         assert [kind for kind, _ in applied(decision)] == [lost]
 
+    def test_what_somebody_changed_is_mended_and_what_they_added_stays(self) -> None:
+        resource = study()
+        snapshot = observed(resource, job(resource))
+        service = snapshot.children["Service", "reviews-0"]
+        service["metadata"]["labels"]["team"] = "nlp"
+        assert applied(decided(snapshot)) == []
+        service["spec"]["ports"].append({"name": "more", "port": 1})
+        assert applied(decided(snapshot)) == [("Service", "reviews-0")]
+
     def test_a_raised_budget_reaches_the_config_but_not_the_running_job(self) -> None:
         old = observed(study(), job(study()))
         new = study(generation=2, budget={"maxTrials": 99})
@@ -145,8 +154,9 @@ class TestRunning:
 
     def test_a_job_that_is_going_is_not_made_again_yet(self) -> None:
         resource = study()
-        decision = decided(observed(resource, job(resource, deletionTimestamp="2026-03-01T12:00:00Z")))
-        assert not decision.apply
+        going = job(resource, condition="Complete", deletionTimestamp="2026-03-01T12:00:00Z")
+        decision = decided(observed(resource, going))
+        assert (applied(decision), deleted(decision)) == ([], [])
 
     def test_an_object_of_somebody_else_is_never_touched(self) -> None:
         resource = study()
@@ -362,6 +372,7 @@ def test_a_pod_that_cannot_start_stalls_the_study_in_the_kubelets_words(waiting:
     assert condition(decision, "Stalled") == ("True", reason)
     assert detail.rpartition("ErrImagePull: ")[2] in message(decision, "Stalled")
     assert "workers.template" in message(decision, "Stalled")
+    assert (applied(decision), deleted(decision)) == ([], [])
 
 
 def test_an_image_that_cannot_be_pulled_is_one_message_however_the_kubelet_says_it() -> None:
