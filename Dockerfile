@@ -57,6 +57,8 @@ ENTRYPOINT ["hpstudy-operator"]
 FROM runner-dependencies AS runner
 COPY --from=package /opt/venv /opt/venv
 COPY examples /examples
+# So that the paths in the examples are the same here as beside the manifest.
+WORKDIR /examples
 # Asking whether CUDA is there must not open it in a parent that forks its ranks.
 ENV HF_HOME=/tmp/huggingface MPLCONFIGDIR=/tmp/matplotlib PYTORCH_NVML_BASED_CUDA_CHECK=1
 USER 65532:65532
