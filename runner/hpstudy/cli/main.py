@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that ``hpstudy --help`` answers at on
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -91,11 +92,14 @@ def worker(
     from hpstudy.api.load import read_manifest
     from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
     from hpstudy.worker.events import Events
+    from hpstudy.worker.linux import die_with_parent
     from hpstudy.worker.supervisor import Worker
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True
     )
+    if events is not None:
+        die_with_parent(signal.SIGTERM)  # hpstudy run was killed: hand the trial back
     study = read_manifest(manifest)
     return Worker(
         study=study,

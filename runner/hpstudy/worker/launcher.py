@@ -5,7 +5,6 @@ which must stay free of both, and whatever a trial leaves behind ends with the l
 """
 
 import contextlib
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -22,11 +21,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hpstudy.trials.causes import Cause, Kind, root_cause
+from hpstudy.worker.linux import die_with_parent
 from hpstudy.worker.recording import read_causes, run_recorded
 
 _RENDEZVOUS_TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
 _MONITOR_INTERVAL = 0.02  # seconds between looks at the ranks; torch's 0.1 would add as much to every short trial
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def _launch(
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the cause is told once, by the driver
     with tempfile.TemporaryDirectory(prefix="hpstudy-ranks-") as folder:
         config = LaunchConfig(
@@ -138,8 +137,3 @@ def _killed(error: ChildFailedError) -> list[Cause]:
         for rank, failure in error.failures.items()
         if failure.exitcode != 1  # 1: it raised, and the record says what
     ]
-
-
-def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the parent ends: a killed supervisor must not leave ranks that train on."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -5,7 +5,6 @@ after a parallel OpenMP region here, a child that uses several threads hangs for
 database; what it holds is a socket to the driver.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from hpstudy.api.study import Study
 from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
 from hpstudy.worker.events import Events
+from hpstudy.worker.linux import reap_orphans
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ _EXIT_LOST_DRIVER = 1
 _GRACE = 20.0
 """Seconds for the driver to hand the trial back after SIGTERM; a pod has 30."""
 _DRIVER_GRACE = 5.0  # seconds
-_PR_SET_CHILD_SUBREAPER = 36
 _TERMINATION_LOG = "/dev/termination-log"
 """Where Kubernetes reads a container's last words; elsewhere the environment names another file."""
 
@@ -78,7 +77,7 @@ class _Supervisor:
     def run(self) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool would not survive a fork
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of a trial come here to be reaped
+        reap_orphans()  # of a trial
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os.write(self._stop_writer, b"x"))
         sys.path.insert(0, str(self._worker.folder))  # the user's modules

@@ -1,0 +1,177 @@
+"""The command line, as its users run it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from hpstudy.cli.main import main
+from hpstudy.cli.text import format_seconds
+from tests.unit.builders import manifest
+
+CODE = """
+import time
+def objective(trial):
+    trial.report(trial.params["x"], 1)
+    time.sleep(1 if trial.number == 1 else 0)
+    return trial.params["x"] ** 2
+def raises(trial):
+    raise RuntimeError("no disk")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(CODE)
+    return tmp_path
+
+
+def write(folder: Path, **spec: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(manifest("mine", **{"trial": {"function": "mine:objective"}, **spec})))
+    return path
+
+
+def hpstudy(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "hpstudy.cli.main", *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: "subprocess.Popen[str]", code: int) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in out + err
+    return out + err
+
+
+def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path) -> None:
+    path = write(folder, budget={"maxTrials": 3})
+    first = hpstudy(folder, "run", str(path))
+    database = folder / "hpstudy-runs/mine/study.db"
+    url = f"sqlite:///{database}"
+
+    def running() -> bool:
+        try:
+            return len(optuna.load_study(study_name="mine", storage=url).trials) == 2
+        except (KeyError, optuna.exceptions.StorageInternalError):
+            return False
+
+    deadline = time.monotonic() + 90
+    while not (database.exists() and running()):
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)  # into the trial's second of sleep
+    first.send_signal(signal.SIGINT)
+    said = ended(first, 130)
+    assert "Stopped. Run hpstudy run" in said
+
+    said = ended(hpstudy(folder, "run", str(path)), 0)
+    assert "3 trials, 1 done before" in said
+    assert "3 trials complete, 0 pruned, 0 failed, 1 preempted" in said
+    assert "Best trial" in said
+    plot = folder / "hpstudy-runs/mine/history.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert str(plot) in said
+
+    said = ended(hpstudy(folder, "run", str(path)), 0)
+    assert "3 trials complete" in said, "a finished study is shown again"
+
+
+def test_a_study_whose_trials_fail_exits_with_1_and_their_words(folder: Path) -> None:
+    path = write(folder, trial={"function": "mine:raises"}, budget={"maxFailedTrials": 0})
+    said = ended(hpstudy(folder, "run", str(path)), 1)
+    assert "RuntimeError: no disk" in said
+    assert "MaxFailedTrialsExceeded" in said
+
+
+def test_what_only_the_worker_can_see_exits_with_2_too(folder: Path) -> None:
+    said = ended(hpstudy(folder, "run", str(write(folder, trial={"function": "mine:absent"}))), 2)
+    assert "ImportFailed: trial.function: module 'mine' has no function 'absent'" in said
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ({"budget": {"maxTrails": 1}}, "spec.budget.maxTrails: unknown field"),
+        ({"sampler": {"name": "TPESamplr"}}, "UnknownSampler: unknown sampler 'TPESamplr': did you mean TPESampler?"),
+        ({"sampler": {"name": "TPESampler", "options": {"sed": 1}}}, "InvalidOption: sampler.options.sed"),
+        ({"backend": "hyperopt"}, "spec.backend: input should be 'optuna'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_manifest_that_cannot_run_exits_with_2(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, spec: dict[str, Any], complaint: str
+) -> None:
+    monkeypatch.chdir(folder)
+    result = CliRunner().invoke(main, [command, str(write(folder, **spec))])
+    assert result.exit_code == 2
+    assert complaint in result.output
+    assert not (folder / "hpstudy-runs").exists(), "nothing was begun"
+
+
+def test_a_good_manifest_is_valid(folder: Path) -> None:
+    result = CliRunner().invoke(main, ["validate", str(write(folder))])
+    assert (result.exit_code, result.output.strip()) == (0, f"{folder / 'study.yaml'} is valid")
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("postgresql://user:secret@127.0.0.1:1/none", "StorageUnreachable: storage: connection to server"),
+        ("mongodb://user:secret@host", "the storage URL must look like"),
+    ],
+)
+def test_a_storage_that_is_not_there_exits_with_2_and_no_password(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, url: str, complaint: str
+) -> None:
+    monkeypatch.chdir(folder)
+    result = CliRunner().invoke(main, ["run", str(write(folder)), "--storage", url])
+    assert result.exit_code == 2
+    assert complaint in result.output
+    assert "secret" not in result.output
+
+
+def test_a_changed_search_space_is_refused_and_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    ended(hpstudy(folder, "run", str(write(folder, budget={"maxTrials": 1}))), 0)
+    other = {"parameters": {"y": {"type": "float", "low": 0, "high": 1}}}
+    result = CliRunner().invoke(main, ["run", str(write(folder, searchSpace=other))])
+    assert result.exit_code == 2
+    assert "searchSpace changed, and study 'mine' has trials of the old one" in result.output
+    assert len(optuna.load_study(study_name="mine", storage="sqlite:///hpstudy-runs/mine/study.db").trials) == 1
+
+
+def test_the_examples_are_valid() -> None:
+    for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")):
+        assert CliRunner().invoke(main, ["validate", str(path)]).exit_code == 0, path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, hpstudy.cli.main; print(sorted({'torch', 'optuna', 'pydantic', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8.14, "8.1 s"), (125, "2 min 05 s"), (11520, "3 h 12 min")])
+def test_seconds_as_people_say_them(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_a_study_is_run_by_one_process_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpstudy.storage.locks import SessionLocks
+
+    monkeypatch.chdir(folder)
+    output = folder / "hpstudy-runs/mine"
+    output.mkdir(parents=True)
+    with SessionLocks(f"sqlite:///{output / 'study.db'}") as locks:
+        assert locks.acquire("group:mine:0", wait=False)
+        result = CliRunner().invoke(main, ["run", str(write(folder))])
+    assert result.exit_code == 2
+    assert "another process is running study 'mine'" in result.output
