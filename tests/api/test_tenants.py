@@ -50,6 +50,10 @@ def test_a_tenant_cannot_read_or_write_its_neighbours_trials(served: Team, other
     with connect(served.secret()) as mine, mine.cursor() as cursor:
         cursor.execute("select count(*) from trials")
         assert cursor.fetchone() == (1,)
+        cursor.execute("select current_schemas(false)")
+        assert cursor.fetchone() == (
+            [tenant_name(served.namespace)],
+        )  # nor is there a table of all tenants' to fall on
     for attempt in (
         f'select * from "{neighbour}".trials',
         f'delete from "{neighbour}".trials',
@@ -131,6 +135,20 @@ def test_a_database_that_was_emptied_is_made_again_from_the_secrets(
     tenants.provision(team.namespace, url)
     assert tenants.url(team.namespace) == url
     assert _works(url)
+
+
+def test_a_running_study_goes_on_when_its_database_was_emptied(served: Team, database: Postgres) -> None:
+    served.apply(study())
+    served.until("StorageReady", "True")
+    served.complete(0.5)
+    served.poke()
+    eventually(lambda: served.status().get("progress") == "1/10", "progress")
+    name = tenant_name(served.namespace)
+    database.sql(f'drop schema "{name}" cascade; drop role "{name}"')
+    eventually(lambda: served.poke() or served.status()["progress"] == "0/10", "a new schema")
+    served.complete(0.6)
+    served.poke()
+    eventually(lambda: served.status().get("progress") == "1/10", "progress")
 
 
 def test_an_administrator_need_not_be_a_superuser(team: Team, kube: Kube, database: Postgres) -> None:
