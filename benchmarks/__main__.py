@@ -1,0 +1,18 @@
+"""python -m benchmarks: all benchmarks; the one on a cluster where KUBECONFIG names one."""
+
+import os
+
+from benchmarks import cluster, overhead, quickstart
+
+
+def main() -> None:
+    overhead.main([])
+    quickstart.main([])
+    if os.environ.get("KUBECONFIG"):
+        cluster.main([])
+    else:
+        print("\nNo KUBECONFIG: the benchmark on a cluster is left out.")
+
+
+if __name__ == "__main__":
+    main()
