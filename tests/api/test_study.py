@@ -6,7 +6,7 @@ import json
 import pytest
 from optuna.trial import TrialState
 
-from tests.api.harness import RUNNER_IMAGE, Team, study
+from tests.api.harness import RUNNER_IMAGE, Team, eventually, study
 
 TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "ms", "direction": "minimize"}]
 
@@ -258,7 +258,7 @@ class TestLife:
 
         served.edit({"budget": {"maxTrials": 2}})
         served.until("Succeeded", "False")
-        assert served.job()["metadata"]["uid"] != first
+        eventually(lambda: served.job()["metadata"]["uid"] != first, "another Job")
         served.run_pods()
         served.complete(0.6)
         served.poke()
