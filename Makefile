@@ -5,7 +5,7 @@ SHELL := bash
 BIN := .venv/bin
 # Two at a time: unit and API tests wait more than they compute, but torch's ranks do not.
 PYTEST := $(BIN)/pytest -q
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 2 --dist worksteal
 
 .PHONY: help quickstart test test-unit test-api test-cluster verify format crds cluster cluster-down images demo bench clean
 

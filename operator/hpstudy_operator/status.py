@@ -11,7 +11,7 @@ from hpstudy.storage.reading import StudySnapshot
 from hpstudy_operator.conditions import State, merge
 from hpstudy_operator.observe import Snapshot
 
-_FROM_STORAGE = ("trials", "progress", "best", "bestTrials", "paretoFrontSize")
+_FROM_STORAGE = ("trials", "progress", "objectives", "best", "bestTrials", "paretoFrontSize")
 
 
 def build_status(snapshot: Snapshot, states: Iterable[State], now: datetime, **fields: Any) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def _trials(stored: StudySnapshot, spec: StudySpec) -> dict[str, Any]:
     status = StudyStatus(
         trials=stored.counts,
         progress=f"{finished}/{spec.budget.max_trials}",
+        objectives=", ".join(f"{objective.direction} {objective.metric}" for objective in spec.objectives),
         best=_best(stored, spec),
         best_trials=list(stored.best),
         pareto_front_size=stored.front_size,

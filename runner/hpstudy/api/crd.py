@@ -20,7 +20,7 @@ def crd() -> dict[str, Any]:
         ("Backend", "string", ".spec.backend", 0),
         ("Progress", "string", ".status.progress", 0),
         ("Best", "string", ".status.best", 0),
-        ("Objectives", "string", ".spec.objectives[*].metric", 1),
+        ("Objectives", "string", ".status.objectives", 1),
         ("Workers", "integer", ".status.workers.ready", 1),
         ("Age", "date", ".metadata.creationTimestamp", 0),
     ]

@@ -92,6 +92,8 @@ class StudyStatus(ApiModel):
     """Trials by state."""
     progress: str | None = None
     """Trials that count against the budget, of how many (12/20)."""
+    objectives: str | None = None
+    """What is optimised, in short (maximize eval_f1, minimize model_parameters)."""
     best: str | None = None
     """The best value, or how many trials are on the Pareto front."""
     best_trials: list[BestTrial] = Field(default_factory=list)

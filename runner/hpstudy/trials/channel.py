@@ -6,6 +6,7 @@ shared key: anybody in the cluster may reach the port, nobody without the key ge
 
 import hashlib
 import hmac
+import os
 import socket
 import struct
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
@@ -14,7 +15,7 @@ from pathlib import Path
 Link = Connection
 """A connection that carries the bytes of messages."""
 
-_ACCEPT_TIMEOUT = 2  # seconds; a caller who says nothing must not hold up the trials
+_HANDSHAKE_TIMEOUT = 5  # seconds; a caller who says nothing must not hold up the trials
 # A vanished node closes nothing: noticed after 10 + 3 * 5 seconds, within the 30 that a lost pod may cost.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
@@ -46,9 +47,8 @@ def accept(server: socket.socket, key: bytes) -> "Link[bytes, bytes]":
         OSError, EOFError, multiprocessing.AuthenticationError: a caller without the key, or one that hung up.
     """
     peer, _ = server.accept()
-    timeout = struct.pack("ll", _ACCEPT_TIMEOUT, 0)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        peer.setsockopt(socket.SOL_SOCKET, option, timeout)
+    if peer.family != socket.AF_UNIX:  # of this host there are only our own processes, and a loaded machine is slow
+        _limit(peer, _HANDSHAKE_TIMEOUT)
     _keep_alive(peer)
     link: Link[bytes, bytes] = Connection(peer.detach())
     try:
@@ -60,11 +60,14 @@ def accept(server: socket.socket, key: bytes) -> "Link[bytes, bytes]":
     return link
 
 
-def connect(address: str, key: bytes) -> "Link[bytes, bytes]":
+def connect(address: str, key: bytes, timeout: int = 0) -> "Link[bytes, bytes]":
     """Connect to a path, or to host:port.
 
+    Args:
+        timeout: seconds that each step of the handshake may take; 0 waits for a driver that is busy.
+
     Raises:
-        OSError, EOFError: nobody listens there (yet).
+        OSError, EOFError: nobody listens there (yet), or nobody answered in time.
         multiprocessing.AuthenticationError: the key is another.
     """
     if address.startswith("/"):
@@ -72,13 +75,27 @@ def connect(address: str, key: bytes) -> "Link[bytes, bytes]":
         peer.connect(address)
     else:
         host, _, port = address.rpartition(":")
-        peer = socket.create_connection((host, int(port)), timeout=_ACCEPT_TIMEOUT)
+        peer = socket.create_connection((host, int(port)), timeout=_HANDSHAKE_TIMEOUT)
         peer.settimeout(None)
+    _limit(peer, timeout)
     _keep_alive(peer)
-    link: Link[bytes, bytes] = Connection(peer.detach())
-    answer_challenge(link, key)
-    deliver_challenge(link, key)
+    link: Link[bytes, bytes] = Connection(os.dup(peer.fileno()))
+    try:
+        answer_challenge(link, key)
+        deliver_challenge(link, key)
+    except BaseException:
+        link.close()
+        raise
+    finally:
+        _limit(peer, 0)  # an answer may take its time
+        peer.close()
     return link
+
+
+def _limit(peer: socket.socket, seconds: int) -> None:
+    """How long one read or write may block; 0 for ever. Not settimeout(), which would not outlast the socket object."""
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        peer.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
 
 def _keep_alive(peer: socket.socket) -> None:

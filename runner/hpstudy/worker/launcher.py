@@ -88,7 +88,6 @@ def _launch(
     args: tuple[Any, ...],
 ) -> None:
     os.setpgid(0, 0)
-    signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     die_with_parent(signal.SIGKILL)

@@ -37,6 +37,8 @@ EXIT_PREEMPTED = 143
 _EXIT_LOST_DRIVER = 1
 _GRACE = 20.0
 """Seconds for the driver to hand the trial back after SIGTERM; a pod has 30."""
+_CONNECT_TIMEOUT = 5
+"""Seconds; then look whether we were told to stop, while the driver waits for a database that is away."""
 _DRIVER_GRACE = 5.0  # seconds
 _TERMINATION_LOG = "/dev/termination-log"
 """Where Kubernetes reads a container's last words; elsewhere the environment names another file."""
@@ -192,7 +194,7 @@ class _Supervisor:
         """Find the driver, for as long as it takes: pod 0 may start later, or anew. None when told to stop."""
         while True:
             try:
-                link = connect(self._address, self._key)
+                link = connect(self._address, self._key, _CONNECT_TIMEOUT)
                 send(link, Hello(node=self._worker.node))
                 return link
             except AuthenticationError:
@@ -218,13 +220,13 @@ class _Supervisor:
         if self._driver is not None:
             self._driver.join(_DRIVER_GRACE)
             self._driver.kill()
+            self._driver.join()
 
 
 def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     from hpstudy.trials.loop import TrialLoop
     from hpstudy.worker.driver import Driver
 
-    signal.set_wakeup_fd(-1)
     loop = TrialLoop(worker.study.spec, worker.storage_url, worker.stored_name, worker.group)
     Driver(worker.study.spec, loop, servers, key, worker.events).run()
 
