@@ -59,7 +59,7 @@ class Group:
                 os.kill(process, signal.SIGKILL)
         pod.join(10)
 
-    def join(self, seconds: float = 60) -> list[int | None]:
+    def join(self, seconds: float = 120) -> list[int | None]:
         """Wait for the end of all pods; their exit codes."""
         deadline = time.monotonic() + seconds
         for pod in self.pods.values():
@@ -112,7 +112,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 90) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
