@@ -39,8 +39,8 @@ the other objects; ours only put a key into a queue."""
 class Operator:
     """The parts of the operator, and what ties them to kopf's life cycle."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._kube = Kube(connections=WORKERS + 1)
+    def __init__(self, kube: Kube, settings: Settings) -> None:
+        self._kube = kube
         self._storages = Storages(self._kube, Tenants(self._kube, settings.database_url))
         self._reconciler = Reconciler(self._kube, self._storages, settings.runner_image)
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
@@ -127,7 +127,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"error: {error}")
     registry = kopf.OperatorRegistry()
-    Operator(settings).register(registry)
+    Operator(Kube(connections=WORKERS + 1), settings).register(registry)
     kopf.run(
         registry=registry,
         settings=kopf_settings(),

@@ -28,8 +28,9 @@ from tests.support.processes import free_port, start, stop, wait_until
 T = TypeVar("T")
 Resource = dict[str, Any]
 
-PATIENCE = 30.0
-"""Seconds until something counts as not happening. It takes two or three; a busy machine may need ten."""
+PATIENCE = 60.0
+"""Seconds until something counts as not happening. It takes two or three; a machine that is busy with other things may
+need ten times that."""
 QUIET = 3.0
 """Seconds in which an operator that wants to write would have done it: several passes are provoked in them."""
 CALM = 0.5
