@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from hpstudy.api.load import read_manifest
-from hpstudy.samplers.optuna import build_sampler
+from hpstudy.samplers.optuna import build_pruner, build_sampler
 from hpstudy.space.suggest import load_space
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.dataset import Split, read_text_dataset
@@ -94,6 +94,7 @@ def main() -> None:
         direction=spec.objectives[0].direction,
         backend="optuna",
         sampler=build_sampler(spec),
+        pruner=build_pruner(spec),  # Optuna would take the MedianPruner where a study takes none
         storage=url,
         study_name=STUDY_NAME,
     )
