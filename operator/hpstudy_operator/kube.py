@@ -93,15 +93,11 @@ class Kube:
 
     def select(self, kind: str, namespace: str, labels: str) -> list[Resource]:
         """Objects of a namespace by label selector."""
-        answer = self._call("GET", _path(kind, namespace), [("labelSelector", labels)])
-        items: list[Resource] = answer["items"] if answer else []
-        return items
+        return _items(self._call("GET", _path(kind, namespace), [("labelSelector", labels)]))
 
     def list_metadata(self, kind: str) -> list[Resource]:
         """All objects of a kind in all namespaces, of each its metadata only."""
-        answer = self._call("GET", _path(kind, None), accept=_METADATA_ONLY)
-        items: list[Resource] = answer["items"] if answer else []
-        return items
+        return _items(self._call("GET", _path(kind, None), accept=_METADATA_ONLY))
 
     def create(self, resource: Resource) -> Resource | None:
         """Make an object; None when one of this name exists."""
@@ -185,6 +181,12 @@ class Kube:
             raise ApiError(f"{method} {path}", response.status, _message(data, response.reason))
         answer: Resource = json.loads(data)
         return answer
+
+
+def _items(answer: Resource | None) -> list[Resource]:
+    # Null, not an empty list, when there is nothing to list the metadata of.
+    items: list[Resource] | None = answer["items"] if answer else None
+    return items or []
 
 
 def _path(kind: str, namespace: str | None, name: str = "") -> str:

@@ -48,6 +48,7 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a traceback for every probe that fails
     for chatty in ("aiohttp.access", "kopf.objects", "kopf.activities"):  # a line for every probe and every event
         logging.getLogger(chatty).setLevel(logging.WARNING)
     optuna.logging.disable_default_handler()

@@ -46,7 +46,7 @@ class Operator:
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
         self._queue: KeyedQueue[Key] = KeyedQueue(self._reconcile, WORKERS, expected=(ApiError, UnavailableError))
         self._audit = Audit()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._auditor: asyncio.Task[None] | None = None
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         """Tell kopf what to call."""
@@ -60,11 +60,11 @@ class Operator:
 
     async def _start(self, **_: Any) -> None:
         self._queue.start()
-        self._tasks = [asyncio.create_task(self._audit_for_ever(), name="audit")]
+        self._auditor = asyncio.create_task(self._audit_for_ever(), name="audit")
 
     async def _stop(self, **_: Any) -> None:
-        for task in self._tasks:
-            task.cancel()
+        if self._auditor:
+            self._auditor.cancel()
         await self._queue.stop()
         self._threads.shutdown(wait=False)
         self._storages.close()
@@ -82,8 +82,6 @@ class Operator:
             problem = f"a study has been waiting for {oldest:.0f} s"
         elif deaf := self._audit.deaf:
             problem = f"the watch does not report {', '.join(map(str, deaf[:3]))}"
-        elif dead := [task.get_name() for task in self._tasks if task.done()]:
-            problem = f"the {dead[0]} has ended"
         if problem:
             raise kopf.PermanentError(problem)  # anything else would be tried again, and the probe not answered
         return "ok"
@@ -93,17 +91,20 @@ class Operator:
         return None if delay is None else delay * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
 
     async def _audit_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(AUDIT_SECONDS)
-            await loop.run_in_executor(self._threads, self._storages.close_idle)
             try:
-                listed = await loop.run_in_executor(self._threads, self._kube.list_metadata, KIND)
-            except Exception as error:
+                await self._audit_once()
+            except (ApiError, UnavailableError) as error:
                 _log.warning("the studies cannot be listed: %s", error)  # the API server is away: nobody's fault
-                continue
-            for key in self._audit.compare(listed):
-                self._queue.add(key)
+            except Exception:
+                _log.exception("the audit failed")  # a check that is broken must not take the operator down
+
+    async def _audit_once(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self._storages.close_idle)
+        for key in self._audit.compare(await loop.run_in_executor(self._threads, self._kube.list_metadata, KIND)):
+            self._queue.add(key)
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -8,7 +8,7 @@ import pytest
 
 from hpstudy_operator import main
 from hpstudy_operator.audit import MAX_MISSES
-from hpstudy_operator.kube import Kube
+from hpstudy_operator.kube import Kube, UnavailableError
 from hpstudy_operator.main import Operator, kopf_settings
 from hpstudy_operator.observe import Key
 from hpstudy_operator.settings import Settings
@@ -49,6 +49,30 @@ def test_a_study_that_waits_for_too_long_is_told(operator: Operator, monkeypatch
 
     with pytest.raises(kopf.PermanentError, match="has been waiting"):
         asyncio.run(ask())
+
+
+def test_a_change_that_the_watch_missed_is_queued_by_the_audit(operator: Operator) -> None:
+    operator._kube.list_metadata.return_value = [study()]  # type: ignore[attr-defined]
+    asyncio.run(operator._audit_once())
+    assert len(operator._queue) == 1
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), RuntimeError("a bug")])
+def test_an_audit_that_fails_does_not_end_the_audits(
+    operator: Operator, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "AUDIT_SECONDS", 0.001)
+    calls = operator._kube.list_metadata
+    calls.side_effect = error  # type: ignore[attr-defined]
+
+    async def watch() -> None:
+        audits = asyncio.create_task(operator._audit_for_ever())
+        while calls.call_count < 3:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.001)
+        audits.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 10))
+    assert probe(operator) == "ok"
 
 
 def test_kopf_writes_nothing_and_selects_on_the_server() -> None:
