@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from click.testing import CliRunner
 
 from hpstudy.cli.main import main
 from hpstudy.cli.text import format_seconds
-from tests.unit.builders import manifest
+from hpstudy.trials.loop import TrialLoop
+from tests.unit.builders import manifest, spec
+
+Start = Callable[..., "subprocess.Popen[str]"]
 
 CODE = """
 import time
 def objective(trial):
     trial.report(trial.params["x"], 1)
-    time.sleep(1 if trial.number == 1 else 0)
+    time.sleep(60 if trial.number == 1 else 0)
     return trial.params["x"] ** 2
 def raises(trial):
     raise RuntimeError("no disk")
@@ -33,15 +37,28 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, **spec: Any) -> Path:
+def write(folder: Path, **fields: Any) -> Path:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(manifest("mine", **{"trial": {"function": "mine:objective"}, **spec})))
+    path.write_text(yaml.safe_dump(manifest("mine", **{"trial": {"function": "mine:objective"}, **fields})))
     return path
 
 
-def hpstudy(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "hpstudy.cli.main", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def hpstudy(folder: Path) -> Iterator[Start]:
+    """Starts the command line in the folder; whatever still runs in the end is ended."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "hpstudy.cli.main", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=folder, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()  # its worker goes with it
+        process.communicate()
 
 
 def ended(process: "subprocess.Popen[str]", code: int) -> str:
@@ -51,9 +68,9 @@ def ended(process: "subprocess.Popen[str]", code: int) -> str:
     return out + err
 
 
-def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path) -> None:
+def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path, hpstudy: Start) -> None:
     path = write(folder, budget={"maxTrials": 3})
-    first = hpstudy(folder, "run", str(path))
+    first = hpstudy("run", str(path))
     database = folder / "hpstudy-runs/mine/study.db"
     url = f"sqlite:///{database}"
 
@@ -68,12 +85,12 @@ def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path) -> None:
         assert time.monotonic() < deadline
         assert first.poll() is None
         time.sleep(0.05)
-    time.sleep(0.3)  # into the trial's second of sleep
+    time.sleep(0.5)  # into the trial's sleep
     first.send_signal(signal.SIGINT)
     said = ended(first, 130)
     assert "Stopped. Run hpstudy run" in said
 
-    said = ended(hpstudy(folder, "run", str(path)), 0)
+    said = ended(hpstudy("run", str(path)), 0)
     assert "3 trials, 1 done before" in said
     assert "3 trials complete, 0 pruned, 0 failed, 1 preempted" in said
     assert "Best trial" in said
@@ -81,24 +98,24 @@ def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert str(plot) in said
 
-    said = ended(hpstudy(folder, "run", str(path)), 0)
+    said = ended(hpstudy("run", str(path)), 0)
     assert "3 trials complete" in said, "a finished study is shown again"
 
 
-def test_a_study_whose_trials_fail_exits_with_1_and_their_words(folder: Path) -> None:
+def test_a_study_whose_trials_fail_exits_with_1_and_their_words(folder: Path, hpstudy: Start) -> None:
     path = write(folder, trial={"function": "mine:raises"}, budget={"maxFailedTrials": 0})
-    said = ended(hpstudy(folder, "run", str(path)), 1)
+    said = ended(hpstudy("run", str(path)), 1)
     assert "RuntimeError: no disk" in said
     assert "MaxFailedTrialsExceeded" in said
 
 
-def test_what_only_the_worker_can_see_exits_with_2_too(folder: Path) -> None:
-    said = ended(hpstudy(folder, "run", str(write(folder, trial={"function": "mine:absent"}))), 2)
+def test_what_only_the_worker_can_see_exits_with_2_too(folder: Path, hpstudy: Start) -> None:
+    said = ended(hpstudy("run", str(write(folder, trial={"function": "mine:absent"}))), 2)
     assert "ImportFailed: trial.function: module 'mine' has no function 'absent'" in said
 
 
 @pytest.mark.parametrize(
-    ("spec", "complaint"),
+    ("fields", "complaint"),
     [
         ({"budget": {"maxTrails": 1}}, "spec.budget.maxTrails: unknown field"),
         ({"sampler": {"name": "TPESamplr"}}, "UnknownSampler: unknown sampler 'TPESamplr': did you mean TPESampler?"),
@@ -108,10 +125,10 @@ def test_what_only_the_worker_can_see_exits_with_2_too(folder: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_a_manifest_that_cannot_run_exits_with_2(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, spec: dict[str, Any], complaint: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, fields: dict[str, Any], complaint: str
 ) -> None:
     monkeypatch.chdir(folder)
-    result = CliRunner().invoke(main, [command, str(write(folder, **spec))])
+    result = CliRunner().invoke(main, [command, str(write(folder, **fields))])
     assert result.exit_code == 2
     assert complaint in result.output
     assert not (folder / "hpstudy-runs").exists(), "nothing was begun"
@@ -141,7 +158,10 @@ def test_a_storage_that_is_not_there_exits_with_2_and_no_password(
 
 def test_a_changed_search_space_is_refused_and_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    ended(hpstudy(folder, "run", str(write(folder, budget={"maxTrials": 1}))), 0)
+    output = folder / "hpstudy-runs/mine"
+    output.mkdir(parents=True)
+    with TrialLoop(spec(), f"sqlite:///{output / 'study.db'}", "mine") as loop:
+        loop.next()
     other = {"parameters": {"y": {"type": "float", "low": 0, "high": 1}}}
     result = CliRunner().invoke(main, ["run", str(write(folder, searchSpace=other))])
     assert result.exit_code == 2
