@@ -7,7 +7,7 @@ from hpstudy.api.study import API_VERSION, KIND
 from hpstudy_operator.conditions import changes
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.events import emit
-from hpstudy_operator.kube import Kube
+from hpstudy_operator.kube import ApiError, Kube
 from hpstudy_operator.observe import Snapshot
 
 
@@ -28,14 +28,23 @@ def apply_children(kube: Kube, decision: Decision) -> None:
         kube.apply(child)
 
 
-def apply_status(kube: Kube, snapshot: Snapshot, decision: Decision) -> None:
-    """Write the status when it says something new, and then, once, the events about it."""
+def apply_status(kube: Kube, snapshot: Snapshot, decision: Decision) -> bool:
+    """Write the status when it says something new, and then, once, the events about it.
+
+    Returns False, with nothing written, when the study is no longer the one that was looked at.
+    """
     before = snapshot.status
     if decision.status == before:
-        return
-    metadata = {key: snapshot.resource["metadata"][key] for key in ("name", "namespace", "uid")}
-    kube.apply(
-        {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": dict(decision.status)}, "status"
-    )
+        return True
+    # The uid would not do: for a status the API server ignores it, and an old study's could land on a new one.
+    metadata = {key: snapshot.resource["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
+    status = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": dict(decision.status)}
+    try:
+        kube.apply(status, "status")
+    except ApiError as error:
+        if error.status in {404, 409}:
+            return False
+        raise
     for change in changes(before.get("conditions", []), decision.status["conditions"]):
         emit(kube, snapshot.resource, change)
+    return True

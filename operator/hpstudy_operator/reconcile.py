@@ -10,6 +10,9 @@ from hpstudy_operator.logs import about
 from hpstudy_operator.observe import Key, observe
 from hpstudy_operator.storages import Storages
 
+CHANGED_SECONDS = 0.2
+"""Until the next pass when the study was changed during this one: at once, but not in a tight loop."""
+
 
 class Reconciler:
     """Brings studies to what their specs say. Safe for many threads as long as each works on another key."""
@@ -38,5 +41,5 @@ class Reconciler:
                 apply_children(self._kube, decision)
             except RefusedError as error:
                 decision = decide(snapshot, now, image=self._runner_image, refused=str(error))
-            apply_status(self._kube, snapshot, decision)
-            return decision.requeue
+            written = apply_status(self._kube, snapshot, decision)
+            return decision.requeue if written else CHANGED_SECONDS

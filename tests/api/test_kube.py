@@ -3,7 +3,10 @@
 import kubernetes
 import pytest
 
-from hpstudy_operator.kube import _PATHS, ApiError, Kube, Ref, RefusedError
+from hpstudy_operator.apply import apply_status
+from hpstudy_operator.decide import Decision
+from hpstudy_operator.kube import _PATHS, Kube, Ref, RefusedError
+from hpstudy_operator.observe import Snapshot
 from tests.api.harness import Team, study
 from tests.support.apiserver import ApiServer
 
@@ -60,8 +63,10 @@ def test_an_object_that_is_wrong_is_refused_in_the_api_servers_words(kube: Kube,
 
 def test_a_status_is_not_written_to_a_successor_of_the_same_name(kube: Kube, team: Team) -> None:
     assert team.api.create("hpstudies", team.namespace, study()) == ""
-    metadata = {"name": "reviews", "namespace": team.namespace, "uid": "an-earlier-uid"}
-    status = {"apiVersion": "hpstudy.io/v1alpha1", "kind": "HPStudy", "metadata": metadata, "status": {"best": "1"}}
-    with pytest.raises(ApiError, match="409"):
-        kube.apply(status, "status")
+    earlier = Snapshot(team.study())
+    team.kubectl.delete("hps", "reviews")
+    assert team.api.create("hpstudies", team.namespace, study()) == ""
+    assert not apply_status(kube, earlier, Decision({"best": "0.9", "conditions": []}))
     assert team.status() == {}
+    assert apply_status(kube, Snapshot(team.study()), Decision({"best": "0.9", "conditions": []}))
+    assert team.status()["best"] == "0.9"
