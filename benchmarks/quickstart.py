@@ -1,7 +1,7 @@
 """python -m benchmarks.quickstart [--repetitions N]: the quickstart study against the Trainer's own search.
 
 ``hpstudy run examples/reviews.yaml`` and a bare ``Trainer.hyperparameter_search(backend="optuna")`` in turns: data,
-split, model, tokenizer, search space, sampler, seed and storage (SQLite) are the same. Both train in as many threads
+split, model, tokenizer, search space, sampler, seed and storage (SQLite) are the same, and neither prunes. Both train in as many threads
 as they choose by themselves; OMP_NUM_THREADS and OMP_WAIT_POLICY reach both.
 
 The suggested values are the same as long as the sampler does not look at results: TPESampler for its first ten trials.
@@ -31,7 +31,7 @@ HPSTUDY, BARE = "hpstudy run", "Trainer.hyperparameter_search"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=2)
     repetitions = parser.parse_args(arguments).repetitions
     name = read_manifest(MANIFEST).metadata.name
     totals: dict[str, list[float]] = {HPSTUDY: [], BARE: []}
