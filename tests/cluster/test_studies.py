@@ -139,6 +139,7 @@ def test_the_studies_ran_in_the_namespaces_own_role(kubectl: Kubectl) -> None:
 
 def test_deleting_a_study_leaves_nothing_of_it(kubectl: Kubectl) -> None:
     finished(kubectl, "by-run")
-    kubectl("delete", "hps", "by-run", "--cascade=foreground", "--timeout=60s")
-    for kind in ("jobs", "pods", "services", "configmaps"):
-        assert not kubectl.list(kind, "hpstudy.io/study=by-run")
+    kubectl("delete", "hps", "by-run", "--timeout=60s")
+    kubectl(
+        "wait", "--for=delete", "jobs,pods,services,configmaps", "--selector=hpstudy.io/study=by-run", "--timeout=60s"
+    )
