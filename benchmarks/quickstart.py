@@ -1,8 +1,8 @@
 """python -m benchmarks.quickstart [--repetitions N]: the quickstart study against the Trainer's own search.
 
 ``hpstudy run examples/reviews.yaml`` and a bare ``Trainer.hyperparameter_search(backend="optuna")`` in turns: data,
-split, model, tokenizer, search space, sampler, seed and storage (SQLite) are the same, and neither prunes. Both train in as many threads
-as they choose by themselves; OMP_NUM_THREADS and OMP_WAIT_POLICY reach both.
+split, model, tokenizer, search space, sampler, seed and storage (SQLite) are the same, and neither prunes. Both train
+in as many threads as they choose by themselves; OMP_NUM_THREADS and OMP_WAIT_POLICY reach both.
 
 The suggested values are the same as long as the sampler does not look at results: TPESampler for its first ten trials.
 The scores differ a little nevertheless: the Trainer's search seeds each trial with the seed of the one before it, and
