@@ -169,10 +169,10 @@ def test_what_no_trial_could_run_is_refused_when_preparing(
 
 
 def test_a_trial_is_reproducible_from_its_parameters_alone(reviews: Path, tmp_path: Path) -> None:
-    study = form_spec()
+    study = form_spec(num_train_epochs=1)
     form = prepared(study, reviews.parent)
     first, _ = run(form, study, tmp_path, learning_rate=0.03, seed=5)
-    run(form, study, tmp_path, learning_rate=0.003, seed=9, num_train_epochs=1)
+    run(form, study, tmp_path, learning_rate=0.003, seed=9)
     again, _ = run(form, study, tmp_path, learning_rate=0.03, seed=5)
     other, _ = run(form, study, tmp_path, learning_rate=0.03, seed=6)
     assert again["eval_loss"] == first["eval_loss"] != other["eval_loss"]
