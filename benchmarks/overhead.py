@@ -34,6 +34,7 @@ SHAPES = {
     "worker group, 2 pods x 2 processes": (2, 2),
 }
 HELP_RUNS = 11
+TIMEOUT = 300.0  # seconds for a study, which takes ten to thirty: a trial that hangs is an error and not a time
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,7 +105,11 @@ def _run_group(url: str, trials: int, nodes: int, processes: int) -> None:
                 )
                 for index in range(nodes)
             ]
-        codes = [pod.wait() for pod in pods]
+        try:
+            codes = [pod.wait(TIMEOUT) for pod in pods]
+        finally:
+            for pod in pods:
+                pod.kill()
         if any(codes):
             raise RuntimeError(f"a worker failed:\n{log.read_text(errors='replace')[-4000:]}")
 
