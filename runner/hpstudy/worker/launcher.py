@@ -23,6 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from hpstudy.trials.causes import Cause, Kind, root_cause
 from hpstudy.worker.linux import die_with_parent
 from hpstudy.worker.recording import read_causes, run_recorded
+from hpstudy.worker.rendezvous import BACKEND, register, serving_store
 
 _RENDEZVOUS_TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
 _MONITOR_INTERVAL = 0.02  # seconds between looks at the ranks; torch's 0.1 would add as much to every short trial
@@ -91,14 +92,18 @@ def _launch(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     die_with_parent(signal.SIGKILL)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the cause is told once, by the driver
+    # The cause is told once, by the driver. Each of torch's loggers has a level of its own, and for a traceback its
+    # formatter imports the compiler: ten seconds, in every fork anew.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="hpstudy-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=place.nodes,
             max_nodes=place.nodes,
             nproc_per_node=place.processes,
             run_id=run_id,
-            rdzv_backend="static",
+            rdzv_backend=BACKEND,
             rdzv_endpoint=f"{place.host}:{port}",
             rdzv_configs={"rank": place.node, "timeout": _RENDEZVOUS_TIMEOUT},
             max_restarts=0,
@@ -106,8 +111,10 @@ def _launch(
             start_method="fork",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        register()
         try:
-            elastic_launch(config, run_recorded)(folder, function, *args)
+            with serving_store(port) if place.node == 0 else contextlib.nullcontext():
+                elastic_launch(config, run_recorded)(folder, function, *args)
         except ChildFailedError as error:
             found = [*read_causes(folder), *_killed(error)]
             _send(cause, root_cause(found))

@@ -51,7 +51,7 @@ def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Pa
     What it raises ends the trial's attempt on every rank; torch's launcher records it and ends the other ranks.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = max(1, available_cpus() // processes)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, available_cpus() // processes))
     torch.set_num_threads(threads)  # the parent keeps to one: see worker/supervisor.py
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # accelerate chooses anew where it is not set
     link = DriverLink(address, key) if os.environ["RANK"] == "0" else None

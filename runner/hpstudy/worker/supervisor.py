@@ -5,6 +5,7 @@ after a parallel OpenMP region here, a child that uses several threads hangs for
 database; what it holds is a socket to the driver.
 """
 
+import gc
 import json
 import logging
 import os
@@ -79,6 +80,8 @@ class _Supervisor:
     def run(self) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool would not survive a fork
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
+        # Threads that spin while they wait cost twelve times the work on shared cores (measured: 55 s for 4.5 s).
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         reap_orphans()  # of a trial
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os.write(self._stop_writer, b"x"))
@@ -113,6 +116,9 @@ class _Supervisor:
             with suppress(OSError):
                 send(link, Invalid(reason=error.reason, message=error.message))
             return error
+        # What the imports made is never garbage: a collection in a rank would only copy its pages (0.4 s, 120 MB).
+        gc.collect()
+        gc.freeze()
         _log.info("prepared in %.1f s", time.monotonic() - started)
         with suppress(OSError):  # a driver that is gone is noticed when it is next read
             send(link, Prepared())
