@@ -79,5 +79,8 @@ def helm(*arguments: str) -> str:
 def assert_clean(log: Path) -> None:
     """Every line is JSON, no pass failed in a way that nobody foresaw, and no password is shown."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line for line in lines if "exception" in line] == []
+    # When the event loop closes, asyncio ends kopf's watches from outside, and contextlib may complain: nobody's fault.
+    closing = "an error occurred during closing of asynchronous generator"
+    unforeseen = [line for line in lines if "exception" in line and not line["message"].startswith(closing)]
+    assert unforeseen == []
     assert re.findall(r"://[^\s:/@]+:(?!password@)[^\s@]+@", log.read_text()) == []
