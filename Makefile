@@ -3,6 +3,8 @@
 .DELETE_ON_ERROR:
 SHELL := bash
 BIN := .venv/bin
+# Where bytecode may not be kept, every process would compile torch and Transformers anew: 16 s a process, not 8.
+export PYTHONDONTWRITEBYTECODE :=
 # Two at a time: unit and API tests wait more than they compute, but torch's ranks do not.
 PYTEST := $(BIN)/pytest -q
 PARALLEL := -n 2 --dist worksteal

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import time
@@ -38,9 +39,7 @@ class Group:
         self.study = study(**fields)
         self.folder = folder
         self.url = f"sqlite:///{folder / 'study.db'}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._coordinator = f"127.0.0.1:{probe.getsockname()[1]}" if nodes > 1 else ""
+        self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
         for node in range(nodes):
             self.start(node)
@@ -77,6 +76,14 @@ class Group:
     def states(self) -> list[str]:
         """Their states."""
         return [trial.state.name for trial in self.trials()]
+
+
+def _free_port() -> int:
+    """Below those that the kernel hands out: another connection must not take it before pod 0 comes back."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(20_000, 30_000)))
+            return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

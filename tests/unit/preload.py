@@ -2,4 +2,11 @@
 
 import torch
 
+import hpstudy.training.function
+import hpstudy.training.trainer
+import hpstudy.worker.driver
+import hpstudy.worker.launcher
+import hpstudy.worker.rank
+import hpstudy.worker.supervisor  # noqa: F401
+
 torch.set_num_threads(1)

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from hpstudy.cli.main import main
 from hpstudy.cli.text import format_seconds
+from hpstudy.storage.opening import open_storage
 from hpstudy.trials.loop import TrialLoop
 from tests.unit.builders import manifest, spec
 
@@ -75,10 +76,13 @@ def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path, hpstudy: Start
     url = f"sqlite:///{database}"
 
     def running() -> bool:
+        storage = open_storage(url)  # plain Optuna's opening may collide with the worker's, both making the tables
         try:
-            return len(optuna.load_study(study_name="mine", storage=url).trials) == 2
-        except (KeyError, optuna.exceptions.StorageInternalError):
+            return len(optuna.load_study(study_name="mine", storage=storage).trials) == 2
+        except KeyError:
             return False
+        finally:
+            storage.engine.dispose()
 
     deadline = time.monotonic() + 90
     while not (database.exists() and running()):

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, MultiprocessContext
 
 from hpstudy.trials.causes import Cause, Kind, root_cause
 from hpstudy.worker.linux import die_with_parent
 from hpstudy.worker.recording import read_causes, run_recorded
-from hpstudy.worker.rendezvous import BACKEND, register, serving_store
+from hpstudy.worker.rendezvous import rendezvous, serving_store
 
-_RENDEZVOUS_TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
+_EXPLAINED = {0, 1, -signal.SIGTERM}
+"""Exit codes: it ended well, it raised and the record says what, torch ended it because another rank had failed."""
 _MONITOR_INTERVAL = 0.02  # seconds between looks at the ranks; torch's 0.1 would add as much to every short trial
 
 
@@ -98,48 +99,52 @@ def _launch(
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="hpstudy-ranks-") as folder:
-        config = LaunchConfig(
-            min_nodes=place.nodes,
-            max_nodes=place.nodes,
-            nproc_per_node=place.processes,
-            run_id=run_id,
-            rdzv_backend=BACKEND,
-            rdzv_endpoint=f"{place.host}:{port}",
-            rdzv_configs={"rank": place.node, "timeout": _RENDEZVOUS_TIMEOUT},
-            max_restarts=0,
-            monitor_interval=_MONITOR_INTERVAL,
-            start_method="fork",
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-        )
-        register()
         try:
             with serving_store(port) if place.node == 0 else contextlib.nullcontext():
-                elastic_launch(config, run_recorded)(folder, function, *args)
-        except ChildFailedError as error:
-            found = [*read_causes(folder), *_killed(error)]
-            _send(cause, root_cause(found))
+                handler = rendezvous(place.host, port, run_id, place.node, place.nodes)
+                spec = WorkerSpec(
+                    role="trial",
+                    local_world_size=place.processes,
+                    rdzv_handler=handler,
+                    entrypoint=run_recorded,
+                    args=(folder, function, *args),
+                    max_restarts=0,
+                    monitor_interval=_MONITOR_INTERVAL,
+                )
+                agent = _Agent(spec, DefaultLogsSpecs(log_dir=folder), start_method="fork")
+                failed = agent.run().is_failed()
         except Exception as error:  # the rendezvous itself failed
             message = f"the ranks could not be started: {type(error).__name__}: {error}"
             _send(cause, Cause(rank=-1, kind=Kind.SECONDARY, message=message, at=time.time()))
         else:
-            _send(cause, None)
+            _send(cause, root_cause([*read_causes(folder), *agent.killed()]) if failed else None)
+
+
+class _Agent(LocalElasticAgent):
+    """Keeps the exit codes of all ranks; torch tells the one it looked at first, which may only have lost its peer."""
+
+    _exit_codes: dict[int, int]
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result: RunResult = super()._monitor_workers(worker_group)
+        if result.is_failed():
+            assert isinstance(self._pcontext, MultiprocessContext)
+            assert self._pcontext._pc is not None
+            processes = self._pcontext._pc.processes  # all ended by now
+            ranks = [worker.global_rank for worker in worker_group.workers]
+            self._exit_codes = dict(zip(ranks, [process.exitcode for process in processes], strict=True))
+        return result
+
+    def killed(self) -> list[Cause]:
+        """Of a group that failed: the ranks that left no record of an exception."""
+        found = []
+        for rank, code in self._exit_codes.items():
+            if code in _EXPLAINED:
+                continue
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            found.append(Cause(rank=rank, kind=Kind.KILLED, message=f"rank {rank} {how}", at=time.time()))
+        return found
 
 
 def _send(connection: "Connection[bytes, bytes]", cause: Cause | None) -> None:
     connection.send_bytes(cause.model_dump_json().encode() if cause else b"")
-
-
-def _killed(error: ChildFailedError) -> list[Cause]:
-    """Ranks that left no record of an exception."""
-    return [
-        Cause(
-            rank=rank,
-            kind=Kind.KILLED,
-            message=f"rank {rank} was ended by {failure.signal_name()}"
-            if failure.exitcode < 0
-            else f"rank {rank} ended with exit code {failure.exitcode}",
-            at=float(failure.timestamp),
-        )
-        for rank, failure in error.failures.items()
-        if failure.exitcode != 1  # 1: it raised, and the record says what
-    ]

@@ -4,6 +4,7 @@ torch's own ``record`` keeps whole seconds, and so cannot tell which of two rank
 """
 
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,7 @@ _TRACEBACK_LIMIT = 20_000
 
 def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None:
     """Run a rank; an exception goes into the folder and on to torch's launcher."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # inherited from the launcher, it would raise as if the rank failed
     try:
         function(*args)
     except BaseException as error:

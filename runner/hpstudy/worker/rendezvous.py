@@ -12,19 +12,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from torch._C._distributed_c10d import TCPStore
-from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters, rendezvous_handler_registry
-from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous, create_rdzv_handler
+from torch.distributed.elastic.rendezvous import RendezvousHandler
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from hpstudy.worker.linux import die_with_parent
 
-BACKEND = "hpstudy-static"
+_TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
 
 
 class _ClientRendezvous(StaticTCPRendezvous):
     """Connects to the store on every node, and serves it on none."""
-
-    def get_backend(self) -> str:
-        return BACKEND
 
     def next_rendezvous(self):  # type: ignore[no-untyped-def]
         self._store = TCPStore(
@@ -33,15 +30,11 @@ class _ClientRendezvous(StaticTCPRendezvous):
         return super().next_rendezvous()
 
 
-def _create(parameters: RendezvousParameters) -> RendezvousHandler:
-    handler = create_rdzv_handler(parameters)
-    handler.__class__ = _ClientRendezvous
-    return handler
-
-
-def register() -> None:
-    """Make the backend known to torch's launcher, once in a process."""
-    rendezvous_handler_registry.register(BACKEND, _create)
+def rendezvous(host: str, port: int, run_id: str, node: int, nodes: int) -> RendezvousHandler:
+    """The rendezvous of one trial, over the store at host:port."""
+    return _ClientRendezvous(
+        master_addr=host, master_port=port, rank=node, world_size=nodes, run_id=run_id, timeout=_TIMEOUT
+    )
 
 
 @contextlib.contextmanager
@@ -52,7 +45,9 @@ def serving_store(port: int) -> Iterator[None]:
     if pid == 0:
         try:
             die_with_parent(signal.SIGKILL)
-            store = TCPStore("localhost", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+            store = TCPStore(
+                "localhost", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=_TIMEOUT)
+            )
             os.write(writer, b"x")
             while store is not None:
                 time.sleep(3600)
