@@ -30,7 +30,9 @@ def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None
         trace = traceback.format_exc()[-_TRACEBACK_LIMIT:]
         kind = Kind.SECONDARY if lost_a_peer(error) else Kind.RAISED
         cause = Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time())
-        Path(folder, f"cause-{rank}.json").write_text(cause.model_dump_json())
+        written = Path(folder, f"cause-{rank}")
+        written.write_text(cause.model_dump_json())
+        written.rename(written.with_suffix(".json"))  # whole or not at all: torch may end this rank at any moment
         raise
 
 
