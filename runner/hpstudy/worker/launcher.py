@@ -113,6 +113,8 @@ def _launch(
                 )
                 agent = _Agent(spec, DefaultLogsSpecs(log_dir=folder), start_method="fork")
                 failed = agent.run().is_failed()
+                if not failed:
+                    handler.leave()
         except Exception as error:  # the rendezvous itself failed
             message = f"the ranks could not be started: {type(error).__name__}: {error}"
             _send(cause, Cause(rank=-1, kind=Kind.SECONDARY, message=message, at=time.time()))

@@ -7,34 +7,62 @@ name of a rank that connects inherits glibc's resolver lock, locked for ever (se
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 
 from torch._C._distributed_c10d import TCPStore
-from torch.distributed.elastic.rendezvous import RendezvousHandler
+from torch.distributed import DistError
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from hpstudy.worker.linux import die_with_parent
 
 _TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
+_LEAVE_TIMEOUT = 5  # seconds
 
 
-class _ClientRendezvous(StaticTCPRendezvous):
+class Rendezvous(StaticTCPRendezvous):
     """Connects to the store on every node, and serves it on none."""
 
     def next_rendezvous(self):  # type: ignore[no-untyped-def]
+        _await_server(self.master_addr, self.master_port)
         self._store = TCPStore(
             self.master_addr, self.master_port, is_master=False, wait_for_workers=False, timeout=self.timeout
         )
         return super().next_rendezvous()
 
+    def leave(self) -> None:
+        """After a trial that ended well: node 0 waits until no other needs the store, which ends when this returns.
 
-def rendezvous(host: str, port: int, run_id: str, node: int, nodes: int) -> RendezvousHandler:
+        torch's barrier at the end lets node 0 go first, and the others would fail in it.
+        """
+        assert self._store is not None
+        names = [f"left-{node}" for node in range(1, self.world_size)]
+        if self.rank:
+            self._store.set(names[self.rank - 1], "")
+        else:
+            with contextlib.suppress(DistError):  # one died after its ranks had finished: the driver knows
+                self._store.wait(names, timedelta(seconds=_LEAVE_TIMEOUT))
+
+
+def _await_server(host: str, port: int) -> None:
+    """Wait until the store accepts connections. torch's own client, when it comes before node 0 serves, as every other
+    node's does in most trials, looks again half a second later."""
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_TIMEOUT).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+def rendezvous(host: str, port: int, run_id: str, node: int, nodes: int) -> Rendezvous:
     """The rendezvous of one trial, over the store at host:port."""
-    return _ClientRendezvous(
-        master_addr=host, master_port=port, rank=node, world_size=nodes, run_id=run_id, timeout=_TIMEOUT
-    )
+    return Rendezvous(master_addr=host, master_port=port, rank=node, world_size=nodes, run_id=run_id, timeout=_TIMEOUT)
 
 
 @contextlib.contextmanager

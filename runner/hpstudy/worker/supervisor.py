@@ -82,6 +82,9 @@ class _Supervisor:
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
         # Threads that spin while they wait cost twelve times the work on shared cores (measured: 55 s for 4.5 s).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        # torch looks up the name of every address it connects to; a lost answer, common with many lookups at once,
+        # would hold a trial for the resolver's five seconds.
+        os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:3")
         reap_orphans()  # of a trial
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os.write(self._stop_writer, b"x"))
