@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from hpstudy.api.load import read_manifest
-from hpstudy.samplers.optuna import build_pruner, build_sampler
-from hpstudy.space.suggest import load_space
+from hpstudy.samplers.build import build_pruner, build_sampler
+from hpstudy.space.load import load_suggest, read_space
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.dataset import Split, read_text_dataset
 from hpstudy.training.metrics import classification_metrics
@@ -87,13 +87,14 @@ def main() -> None:
         callbacks=[held_out],
     )
     held_out.trainer, held_out.test = trainer, tokenise(dataset.test)
+    space = read_space(spec)
     trainer.hyperparameter_search(
-        hp_space=load_space(spec),
+        hp_space=load_suggest(spec, space),
         compute_objective=lambda metrics: metrics["eval_f1"],
         n_trials=spec.budget.max_trials,
         direction=spec.objectives[0].direction,
         backend="optuna",
-        sampler=build_sampler(spec),
+        sampler=build_sampler(spec, space),
         pruner=build_pruner(spec),  # Optuna would take the MedianPruner where a study takes none
         storage=url,
         study_name=STUDY_NAME,

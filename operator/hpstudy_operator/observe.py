@@ -9,7 +9,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
 from hpstudy.api.study import KIND, Study
-from hpstudy.samplers.optuna import check_algorithms
+from hpstudy.samplers.build import check_algorithms
 from hpstudy_operator import builders, names
 from hpstudy_operator.conditions import is_true
 from hpstudy_operator.groups import Group, has_ended

@@ -85,10 +85,10 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
         (parameter(type="categorical", choices=[1], low=1), "categorical parameters take no low"),
         (parameter(type="uniform", low=1, high=2), "Unsupported value"),
         (parameter(type="float", low="1e-6", high=1), "must be of type number"),
-        ({"searchSpace": {}}, "searchSpace must have exactly one of parameters, python"),
+        ({"searchSpace": {}}, "searchSpace must have exactly one of parameters, optuna, ray, wandb, sigopt, python"),
         (
             {"searchSpace": {"parameters": {"x": FLOAT}, "python": "a:b"}},
-            "searchSpace must have exactly one of parameters, python",
+            "searchSpace must have exactly one of parameters, optuna, ray, wandb, sigopt, python",
         ),
         ({"searchSpace": {"python": "no colon"}}, "should match"),
         ({"objectives": [{"metric": "f1"}]}, "objectives[0].direction: Required value"),

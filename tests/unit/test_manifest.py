@@ -45,7 +45,10 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (with_parameter(type="categorical", choices=[1], low=0), "take no low, high, log or step"),
         (with_parameter(type="float", low="1e-6", high=1), "p.low: input should be a valid number, got '1e-6'"),
         (with_parameter(type="gaussian"), "p.type: input should be 'float', 'int' or 'categorical', got 'gaussian'"),
-        (manifest(searchSpace={}), "searchSpace must have exactly one of parameters, python"),
+        (
+            manifest(searchSpace={}),
+            "searchSpace must have exactly one of parameters, optuna, ray, wandb, sigopt, python",
+        ),
         (manifest(objectives=[{"metric": "loss"}]), "spec.objectives.0.direction: required"),
         (manifest(objectives=[]), "spec.objectives: list should have at least 1 item"),
         (

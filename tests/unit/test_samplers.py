@@ -5,7 +5,7 @@ import pytest
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.samplers.optuna import build_pruner, build_sampler, check_algorithms
+from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
 from tests.unit.builders import spec
 
 
@@ -43,7 +43,7 @@ def test_a_wrong_name_or_option_is_refused(field: str, name: str, options: dict,
 
 
 def test_the_defaults_are_tpe_and_no_pruning() -> None:
-    assert isinstance(build_sampler(spec()), optuna.samplers.TPESampler)
+    assert isinstance(build_sampler(spec(), None), optuna.samplers.TPESampler)
     assert isinstance(build_pruner(spec()), optuna.pruners.NopPruner)
 
 
@@ -54,7 +54,9 @@ def test_options_reach_the_algorithm() -> None:
 
 
 def first_value(group: int, trials: int) -> float:
-    sampler = build_sampler(spec(sampler={"name": "RandomSampler", "options": {"seed": 7}}), group=group, trials=trials)
+    sampler = build_sampler(
+        spec(sampler={"name": "RandomSampler", "options": {"seed": 7}}), None, group=group, trials=trials
+    )
     return optuna.create_study(sampler=sampler).ask().suggest_float("x", 0, 1)
 
 

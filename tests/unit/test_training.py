@@ -155,7 +155,7 @@ def test_the_character_tokenizer_knows_the_frequent_characters() -> None:
         (form_fields({"config": CONFIG | {"hidden_size": 15}}), "model: "),
         (
             form_fields() | {"searchSpace": {"parameters": {"lr": {"type": "float", "low": 0, "high": 1}}}},
-            "searchSpace.parameters.lr: neither a field of TrainingArguments nor model.FIELD",
+            "searchSpace.lr: neither a field of TrainingArguments nor model.FIELD",
         ),
     ],
 )

@@ -30,6 +30,9 @@ Entry = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[A-Za-z_][
 """``module:function``, as in Python's entry points."""
 
 
+Condition = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_CHOICES)]
+
+
 class Objective(ApiModel):
     """One metric to optimise."""
 
@@ -63,6 +66,8 @@ class Parameter(ApiModel):
     """Distance between neighbouring values; not together with log."""
     choices: Annotated[list[Scalar], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
     """Values of a categorical parameter; numbers, strings, booleans and null may be mixed."""
+    when: Annotated[dict[Name, Condition], Field(min_length=1, max_length=10)] | None = None
+    """The parameter exists only where each of these other parameters has one of these values."""
 
     rules = (
         Rule(
@@ -114,12 +119,21 @@ class SearchSpace(ApiModel):
     """What is searched, in exactly one form."""
 
     parameters: Annotated[dict[str, Parameter], Field(min_length=1, max_length=MAX_PARAMETERS)] | None = None
-    """Hyperparameters by name."""
+    """Hyperparameters by name, for every backend."""
+    optuna: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=MAX_PARAMETERS)] | None = None
+    """Optuna's suggest methods with their arguments: {learning_rate: {suggest_float: {low: 1e-6, high: 1e-4}}}."""
+    ray: Annotated[dict[str, Any], Field(min_length=1, max_length=MAX_PARAMETERS)] | None = None
+    """Ray Tune's domains with their arguments: {learning_rate: {loguniform: [1e-6, 1e-4]}}."""
+    wandb: Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    """A W&B sweep configuration, verbatim."""
+    sigopt: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_PARAMETERS)] | None = None
+    """SigOpt's list of parameters, verbatim."""
     python: Entry | None = None
-    """module:function in the worker's image; called as function(trial) with an Optuna trial, returns the
-    hyperparameters by name (define-by-run)."""
+    """module:function in the worker's image. With backend optuna it is called as function(trial) for each trial and
+    returns the hyperparameters by name (define-by-run); with another backend it is called once, with None, and returns
+    that backend's own form of a space."""
 
-    rules = (exactly_one("searchSpace", "parameters", "python"),)
+    rules = (exactly_one("searchSpace", "parameters", "optuna", "ray", "wandb", "sigopt", "python"),)
 
 
 class Budget(ApiModel):
@@ -236,7 +250,7 @@ class StudySpec(ApiModel):
 
     objectives: Annotated[list[Objective], Field(min_length=1, max_length=MAX_OBJECTIVES)]
     """One, or several for a Pareto front."""
-    backend: Literal["optuna"] = "optuna"
+    backend: Literal["optuna", "ray", "wandb", "sigopt"] = "optuna"
     """Who proposes hyperparameters."""
     sampler: Algorithm | None = None
     """Absent: the backend's default, TPESampler."""

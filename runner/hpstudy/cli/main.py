@@ -70,7 +70,7 @@ def run(manifest: Path, output: Path | None, storage: str | None) -> int:
 def validate(manifest: Path) -> int:
     """Check MANIFEST without running it: schema, sampler and pruner with their options."""
     from hpstudy.api.load import read_manifest
-    from hpstudy.samplers.optuna import check_algorithms
+    from hpstudy.samplers.build import check_algorithms
 
     check_algorithms(read_manifest(manifest).spec)
     click.echo(f"{manifest} is valid")

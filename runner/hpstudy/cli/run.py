@@ -20,7 +20,7 @@ from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
 from hpstudy.api.study import Study
 from hpstudy.cli.display import Display
 from hpstudy.cli.summary import summarise
-from hpstudy.samplers.optuna import check_algorithms
+from hpstudy.samplers.build import check_algorithms
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
 from hpstudy.storage.reading import read_snapshot

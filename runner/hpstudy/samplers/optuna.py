@@ -15,37 +15,27 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Algorithm, StudySpec
+from hpstudy.space.dimensions import SearchSpace
 
 _DEFAULT_SAMPLER = Algorithm(name="TPESampler")
 _NO_PRUNER = Algorithm(name="NopPruner")
 
 
-def check_algorithms(spec: StudySpec) -> None:
-    """Check sampler and pruner as far as is possible where the study does not run.
+def build_sampler(
+    spec: StudySpec, space: SearchSpace | None, *, group: int = 0, trials: int = 0
+) -> optuna.samplers.BaseSampler:
+    """See ``samplers/build.py``.
 
-    Raises:
-        InvalidStudyError: an unknown name or option, or a value that the algorithm refuses.
+    With the same seed, every group and every restart would propose the same first trials (optuna#4714), so ``group``
+    and ``trials`` become part of the seed; the first start of group 0 takes it as is.
     """
-    for build in (build_sampler, build_pruner):
-        try:
-            build(spec)
-        except ImportError:
-            # A sampler that needs a package of the worker's image (torch for GPSampler): the worker decides.
-            continue
-
-
-def build_sampler(spec: StudySpec, *, group: int = 0, trials: int = 0) -> optuna.samplers.BaseSampler:
-    """Make the sampler of one worker group.
-
-    Args:
-        group: index of the group.
-        trials: trials that the study has already. With the same seed, every group and every restart would propose the
-            same first trials (optuna#4714), so both become part of the seed; the first start of group 0 takes it as is.
-
-    Raises:
-        InvalidStudyError: see :func:`check_algorithms`.
-        ImportError: the sampler needs a package that is not installed.
-    """
+    normal = [dimension.name for dimension in space.dimensions if dimension.normal] if space else []
+    if normal:
+        raise InvalidStudyError(
+            reasons.INVALID_SPACE,
+            f"searchSpace: {', '.join(normal)} has a normal distribution, which backend optuna does not sample from; "
+            "give it a range",
+        )
     algorithm = spec.sampler or _DEFAULT_SAMPLER
     seed = algorithm.options.get("seed")
     if isinstance(seed, int) and (group or trials):
@@ -58,11 +48,7 @@ def build_sampler(spec: StudySpec, *, group: int = 0, trials: int = 0) -> optuna
 
 
 def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
-    """Make the pruner.
-
-    Raises:
-        InvalidStudyError: see :func:`check_algorithms`.
-    """
+    """See ``samplers/build.py``."""
     pruner: optuna.pruners.BasePruner = _build(
         spec.pruner or _NO_PRUNER, "pruner", optuna.pruners, optuna.pruners.BasePruner, reasons.UNKNOWN_PRUNER
     )

@@ -24,6 +24,7 @@ from transformers import (
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec, TransformersTrial
+from hpstudy.space.load import read_space
 from hpstudy.training.arguments import check_names, split_parameters, typed
 from hpstudy.training.callback import StudyCallback
 from hpstudy.training.characters import character_tokenizer
@@ -54,8 +55,10 @@ class TransformersForm:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         check_names(self._spec.arguments, "arguments")
-        searched, _ = split_parameters(self._study.search_space.parameters or {})
-        check_names(searched, "searchSpace.parameters")
+        space = read_space(self._study)
+        if space is not None:
+            searched, _ = split_parameters(space.distributions)
+            check_names(searched, "searchSpace")
         self._arguments = _DEFAULTS | typed(self._spec.arguments, "arguments")
 
         dataset = read_text_dataset(self._spec.dataset, self._folder)

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
-from hpstudy.samplers.optuna import build_pruner, build_sampler
-from hpstudy.space.suggest import load_space
+from hpstudy.samplers.build import build_pruner, build_sampler
+from hpstudy.space.load import load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import RETRIED, Failure
 from hpstudy.storage.locks import SessionLocks
@@ -67,20 +67,20 @@ class TrialLoop:
         self._url = url
         self._name = name
         self._group = group
+        self._budget_lock = f"budget:{name}"
+        self._asking = False
 
     def __enter__(self) -> "TrialLoop":
         self._url = parse_url(self._url).render_as_string(hide_password=False)
-        self._suggest = load_space(self._spec)
+        self._space = read_space(self._spec)
+        self._suggest = load_suggest(self._spec, self._space)
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
         self._locks = self._patiently(self._take_locks, reconnect=False)
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
-        self._patiently(self._recover)
+        self._patiently(partial(self._end_own, Failure.LOST, "the worker that ran it is gone"))
         trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
-        try:
-            self.study.sampler = build_sampler(self._spec, group=self._group, trials=trials)
-            self.study.pruner = build_pruner(self._spec)
-        except ImportError as error:
-            raise InvalidStudyError(reasons.SAMPLER_FAILED, f"sampler: {error}") from None
+        self.study.sampler = build_sampler(self._spec, self._space, group=self._group, trials=trials)
+        self.study.pruner = build_pruner(self._spec)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,18 +94,15 @@ class TrialLoop:
             InvalidStudyError: the sampler cannot work with this study.
         """
         while True:
-            asked = self._patiently(self._ask)
-            if isinstance(asked, Verdict):
-                return asked
             try:
-                return Assignment(asked.number, self._patiently(partial(self._suggest, asked)), asked)
-            except StorageUnreachableError:
+                return self._patiently(self._ask)
+            except (StorageUnreachableError, InvalidStudyError):
                 raise
             except Exception as error:  # the sampler, or a define-by-run function of the user's
-                _log.exception("trial %d has no hyperparameters", asked.number)
+                _log.exception("a trial has no hyperparameters")
                 message = f"no hyperparameters: {type(error).__name__}: {error}"
-                self.tell(Assignment(asked.number, {}, asked), Outcome(failure=Failure.ERROR, message=message))
-                if self._spec.search_space.python is None:
+                self._patiently(partial(self._end_own, Failure.ERROR, message))
+                if self._space is not None:
                     message = f"the sampler cannot propose a trial: {error}"
                     raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
 
@@ -133,15 +130,23 @@ class TrialLoop:
             counts = count_trials(connection, self._name)
             return judge(counts, self._spec.budget, last_failure(connection, self._name) if counts.failed else None)
 
-    def _ask(self) -> optuna.Trial | Verdict:
-        # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots).
-        with self._locks.holding(f"budget:{self._name}"):
+    def _ask(self) -> Assignment | Verdict:
+        # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
+        # under it too shows every group's sampler the points of all others.
+        with self._locks.holding(self._budget_lock):
+            if self._asking:  # the database went away in the middle of it
+                self._end_running(Failure.LOST, "the storage was away when it was made")
             verdict = self._judge()
             if verdict.next is not Next.ASK:
                 return verdict
+            self._asking = True
             trial = self.study.ask()
             trial.set_user_attr(attributes.GROUP, self._group)
-            return trial
+            parameters = self._suggest(trial) if self._space is not None else None
+        if parameters is None:  # a function of the user's may take its time
+            parameters = self._suggest(trial)
+        self._asking = False
+        return Assignment(trial.number, parameters, trial)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -177,14 +182,18 @@ class TrialLoop:
                 time.sleep(1)
         return locks
 
-    def _recover(self) -> None:
-        """End the trials of this group that no process runs any more; a trial that died between its creation and the
-        record of its group has none, and cannot be alive while this process holds the budget's lock."""
-        with self._locks.holding(f"budget:{self._name}"):
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if trial.user_attrs.get(attributes.GROUP, self._group) == self._group:
-                    _log.warning("trial %d lost its worker", trial.number)
-                    self._tell(trial.number, Outcome(failure=Failure.LOST, message="the worker that ran it is gone"))
+    def _end_own(self, failure: Failure, message: str) -> None:
+        with self._locks.holding(self._budget_lock):
+            self._end_running(failure, message)
+
+    def _end_running(self, failure: Failure, message: str) -> None:
+        """End the trials of this group, none of which is in hand; a trial that died between its creation and the record
+        of its group has none, and cannot be alive while this process holds the budget's lock."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get(attributes.GROUP, self._group) == self._group:
+                _log.warning("trial %d: %s", trial.number, message)
+                self._tell(trial.number, Outcome(failure=failure, message=message))
+        self._asking = False
 
     def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
         """Do it again while the database is away.

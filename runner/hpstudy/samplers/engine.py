@@ -1,0 +1,110 @@
+"""A backend's own optimiser as an Optuna sampler whose memory is the storage.
+
+The engine is told anew, at every proposal, of all trials of the study, whichever group ran them: restarts and other
+groups change nothing that it knows, and no group is given another's open point.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpstudy.space.dimensions import SearchSpace
+from hpstudy.storage import attributes
+
+_FIXED = "fixed_params"
+"""Optuna's own attribute of a trial that was enqueued with values."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an engine is told of one trial."""
+
+    number: int
+    state: TrialState
+    """RUNNING, COMPLETE, PRUNED, or FAIL by a fault of its own (one that lost its worker says nothing)."""
+    values: Mapping[str, Any]
+    """Hyperparameters that exist in it, as the trial gets them."""
+    objectives: tuple[float, ...] | None = None
+    """COMPLETE: one for each objective. PRUNED: the last one that it reported."""
+    reports: Mapping[int, float] = field(default_factory=dict)
+    """Intermediate values of the first objective by step."""
+
+
+class EngineSampler(BaseSampler, ABC):
+    """Proposes a trial's hyperparameters all at once.
+
+    Args:
+        space: of the study.
+        seed: makes proposals reproducible: that for trial k depends on the seed, k and the trials before it.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int | None = None) -> None:
+        self.space = space
+        self._seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._random = optuna.samplers.RandomSampler(seed)
+
+    @abstractmethod
+    def propose(
+        self, history: Sequence[Observation], directions: Sequence[StudyDirection], number: int, seed: int
+    ) -> Mapping[str, Any]:
+        """Hyperparameters by name for the trial of this number; those it leaves out are drawn at random.
+
+        Args:
+            history: finished and running trials, by number.
+            seed: of this proposal, below 2^32.
+        """
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole space; what does not exist in a trial is never asked for."""
+        return self.space.distributions
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Ask the engine, unless the trial came with its values."""
+        fixed = trial.system_attrs.get(_FIXED, {})
+        if fixed and self._is_whole(fixed):
+            return {}
+        seed = int(numpy.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+        proposed = self.propose(read_history(study, self.space, trial.number), study.directions, trial.number, seed)
+        return {name: self.space[name].encode(value) for name, value in proposed.items()}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that the engine left open."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Draw anew, as for a sampler that is shared by threads."""
+        self._seed = int(numpy.random.SeedSequence().generate_state(1)[0])
+        self._random.reseed_rng()
+
+    def _is_whole(self, stored: Mapping[str, Any]) -> bool:
+        values = self.space.decode({name: value for name, value in stored.items() if name in self.space})
+        return all(name in values for name in self.space.active({**dict.fromkeys(self.space.distributions), **values}))
+
+
+def read_history(study: optuna.Study, space: SearchSpace, number: int) -> list[Observation]:
+    """All that is known of a study when trial ``number`` is to be proposed."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        lost = trial.state is TrialState.FAIL and trial.user_attrs.get(attributes.FAILURE) in attributes.RETRIED
+        if trial.number == number or trial.state is TrialState.WAITING or lost:
+            continue
+        reports = trial.intermediate_values
+        objectives = None
+        if trial.state is TrialState.COMPLETE:
+            objectives = tuple(trial.values)
+        elif trial.state is TrialState.PRUNED and reports:
+            objectives = (reports[max(reports)],)
+        found.append(Observation(trial.number, trial.state, space.decode(trial.params), objectives, dict(reports)))
+    return found
