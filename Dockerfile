@@ -16,7 +16,8 @@ ENV PATH=/opt/venv/bin:$PATH VIRTUAL_ENV=/opt/venv HOME=/tmp XDG_CACHE_HOME=/tmp
 
 FROM base AS requirements
 COPY pyproject.toml hack/images/requirements.py /src/
-RUN cd /src && python requirements.py operator > /operator.txt && python requirements.py runner > /runner.txt
+RUN cd /src && python requirements.py operator > /operator.txt \
+    && python requirements.py runner ray wandb sigopt > /runner.txt && python requirements.py --overrides > /overrides.txt
 
 # uv lives in the cache mount, and so in no layer. (A bind mount of another stage would be neater, but buildah 1.28
 # mounts nothing when that stage came from its cache.)
@@ -31,12 +32,13 @@ RUN --mount=type=cache,id=hpstudy-uv,target=/var/cache/uv \
 
 FROM base AS runner-dependencies
 COPY --from=requirements /runner.txt /opt/requirements.txt
+COPY --from=requirements /overrides.txt /opt/overrides.txt
 # uv's word for where torch comes from: cpu, cu128, auto, ... Empty: the index's torch, which brings CUDA. A torch wheel
 # that the build finds in /mnt (podman build --volume WHEELS:/mnt:ro) goes before both.
 ARG TORCH_BACKEND=""
 RUN --mount=type=cache,id=hpstudy-uv,target=/var/cache/uv \
     uv=/var/cache/uv/0.13.9; [ -x $uv/bin/uv ] || { python -m venv $uv && $uv/bin/pip install -q uv==${uv##*/}; } \
-    && set -- -r /opt/requirements.txt && for wheel in /mnt/torch-*.whl; do \
+    && set -- -r /opt/requirements.txt --overrides /opt/overrides.txt && for wheel in /mnt/torch-*.whl; do \
          if [ -e "$wheel" ]; then v=${wheel#/mnt/torch-}; set -- "$@" --find-links /mnt "torch==${v%%-*}"; fi; done \
     && $uv/bin/uv pip install -q --system-certs --link-mode copy --cache-dir /var/cache/uv --compile-bytecode \
          ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} "$@"

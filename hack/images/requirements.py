@@ -1,4 +1,4 @@
-"""requirements.py EXTRA...: what pyproject.toml asks for, without the rest of that file.
+"""requirements.py EXTRA... | --overrides: what pyproject.toml asks for, without the rest of that file.
 
 A layer of dependencies that is made from this list stays valid when a setting of a linter changes.
 """
@@ -8,7 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+parsed = tomllib.loads(Path("pyproject.toml").read_text())
+project = parsed["project"]
 extras: dict[str, list[str]] = project["optional-dependencies"]
 
 
@@ -19,5 +20,8 @@ def expand(requirement: str) -> list[str]:
     return [requirement]
 
 
+if sys.argv[1:] == ["--overrides"]:
+    print(*parsed["tool"]["uv"]["override-dependencies"], sep="\n")
+    sys.exit()
 wanted = [*project["dependencies"], *(item for extra in sys.argv[1:] for item in extras[extra])]
 print(*sorted({each for item in wanted for each in expand(item)}), sep="\n")
