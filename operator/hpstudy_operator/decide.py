@@ -84,7 +84,7 @@ def _without_storage(snapshot: Snapshot, storage: StorageView, now: datetime) ->
 def _accepted(
     snapshot: Snapshot, study: Study, storage: StorageView, stored: StudySnapshot, now: datetime, image: str
 ) -> Decision:
-    verdict = judge(stored.counts, study.spec.budget, stored.last_failure)
+    verdict = judge(stored.counts, study.spec.budget, stored.last_failure, stored.stop)
     states = [_accepted_state(), _storage_state(storage)]
     if verdict.next in {Next.SUCCEEDED, Next.FAILED}:
         # A trial that a group still trains is waited for; one that nobody trains any more will not end.

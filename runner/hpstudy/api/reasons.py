@@ -55,6 +55,8 @@ CONTAINER_FAILED = "ContainerFailed"
 
 # Succeeded, Failed
 MAX_TRIALS_REACHED = "MaxTrialsReached"
+SPACE_EXHAUSTED = "SpaceExhausted"
+"""The sampler has tried every point of its grid, or of a finite space."""
 MAX_FAILED_TRIALS_EXCEEDED = "MaxFailedTrialsExceeded"
 WORKER_GROUP_FAILED = "WorkerGroupFailed"
 """A worker group ended for good without a reason of its own."""

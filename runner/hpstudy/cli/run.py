@@ -48,7 +48,7 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
     name = stored_study_name(study.metadata)
     snapshot = read_snapshot(opened, name, study.spec)
     code, interrupted = 0, False
-    if judge(snapshot.counts, study.spec.budget).next in (Next.ASK, Next.WAIT):
+    if judge(snapshot.counts, study.spec.budget, stop=snapshot.stop).next in (Next.ASK, Next.WAIT):
         with Display(study.spec, name, snapshot, console) as display:
             code, interrupted = _run_worker(study, manifest, output, url, display)
         snapshot = read_snapshot(opened, name, study.spec)
@@ -56,7 +56,7 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
         refusal = json.loads((output / _REFUSAL).read_text())
         raise InvalidStudyError(refusal["reason"], refusal["message"])
     summarise(study, opened, snapshot, output, url, console)
-    verdict = judge(snapshot.counts, study.spec.budget, snapshot.last_failure)
+    verdict = judge(snapshot.counts, study.spec.budget, snapshot.last_failure, snapshot.stop)
     match verdict.next:
         case Next.SUCCEEDED:
             return 0

@@ -62,6 +62,13 @@ class EngineSampler(BaseSampler, ABC):
             seed: of this proposal, below 2^32.
         """
 
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether an exhaustive engine (a grid) has no point left that was neither tried nor is running.
+
+        The study then waits for running trials and is over, before a trial is made that would have no point.
+        """
+        return False
+
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space; what does not exist in a trial is never asked for."""
         return self.space.distributions

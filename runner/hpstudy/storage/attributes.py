@@ -18,6 +18,10 @@ SPEC = PREFIX + "spec"
 """On the study: the part of the spec that its trials depend on."""
 METRIC_NAMES = PREFIX + "metric-names"
 """On the study: metrics of the objectives, in order."""
+STOPPED = PREFIX + "stopped"
+"""On a study that is over before its budget is: reason and message, as of a condition."""
+SAMPLER = PREFIX + "sampler"
+"""On a study whose sampler was chosen for it: name, and why."""
 
 
 class Failure(StrEnum):

@@ -1,6 +1,7 @@
 """What a study has reached, read with a few queries and without loading its trials."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import optuna
@@ -15,6 +16,24 @@ from hpstudy.storage.pareto import pareto_front
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Why a study is over before its budget is."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a study has spent, and what was decided about it."""
+
+    counts: TrialCounts
+    stop: Stop | None = None
+    sampler: str | None = None
+    """The sampler that was chosen for it, and why."""
+
+
+@dataclass(frozen=True)
 class StudySnapshot:
     """The state of a study in the storage."""
 
@@ -25,14 +44,21 @@ class StudySnapshot:
     """With several objectives: trials on the front."""
     last_failure: str | None = None
     """Why the latest failed trial failed."""
+    stop: Stop | None = None
+    sampler: str | None = None
+    """The sampler that was chosen for it, and why."""
 
 
-_COUNTS = text(
+_TALLY = text(
     """
-    select t.state, a.value_json, count(*) from trials t
+    select cast(t.state as varchar(60)), a.value_json, count(*) from trials t
     join studies s on s.study_id = t.study_id
     left join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :failure
     where s.study_name = :study group by t.state, a.value_json
+    union all
+    select a.key, a.value_json, 0 from study_user_attributes a
+    join studies s on s.study_id = a.study_id
+    where s.study_name = :study and a.key in (:stopped, :sampler)
     """
 )
 _LAST_FAILURE = text(
@@ -54,15 +80,25 @@ _VALUES = text(
 )
 
 
-def count_trials(connection: Connection, study: str) -> TrialCounts:
-    """Trials of the study by state, all zero when the storage does not know it."""
+def read_tally(connection: Connection, study: str) -> Tally:
+    """Trials of the study by state, all zero when the storage does not know it, and the study's own attributes."""
     counts = dict.fromkeys(TrialCounts.model_fields, 0)
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting"}
-    for state, failure, number in connection.execute(_COUNTS, {"study": study, "failure": attributes.FAILURE}):
-        retried = failure is not None and json.loads(failure) in attributes.RETRIED
+    decided: dict[str, Mapping[str, str]] = {}
+    keys = {"failure": attributes.FAILURE, "stopped": attributes.STOPPED, "sampler": attributes.SAMPLER}
+    for state, value, number in connection.execute(_TALLY, {"study": study, **keys}):
+        if state.startswith(attributes.PREFIX):
+            decided[state] = json.loads(value)
+            continue
+        retried = value is not None and json.loads(value) in attributes.RETRIED
         counts[names.get(state) or ("preempted" if retried else "failed")] += number
         counts["total"] += number
-    return TrialCounts(**counts)
+    stopped, chosen = decided.get(attributes.STOPPED), decided.get(attributes.SAMPLER)
+    return Tally(
+        TrialCounts(**counts),
+        stop=Stop(stopped["reason"], stopped["message"]) if stopped else None,
+        sampler=f"{chosen['name']}: {chosen['why']}" if chosen else None,
+    )
 
 
 def last_failure(connection: Connection, study: str) -> str | None:
@@ -81,15 +117,15 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
     """
     with storage_errors():
         with storage.engine.connect() as connection:
-            counts = count_trials(connection, study)
-            failure = last_failure(connection, study) if counts.failed else None
+            tally = read_tally(connection, study)
+            failure = last_failure(connection, study) if tally.counts.failed else None
             if len(spec.objectives) == 1:
                 best, front_size = _best_ids(connection, study, spec), None
             else:
                 front = _front_ids(connection, study, spec)
                 best, front_size = front[:MAX_FRONT_TRIALS], len(front)
         trials = tuple(_best_trial(storage.get_trial(trial_id), spec) for trial_id in best)
-    return StudySnapshot(counts=counts, best=trials, front_size=front_size, last_failure=failure)
+    return StudySnapshot(tally.counts, trials, front_size, failure, tally.stop, tally.sampler)
 
 
 def _best_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:

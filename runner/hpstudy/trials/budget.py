@@ -6,6 +6,7 @@ from enum import Enum, auto
 from hpstudy.api import reasons
 from hpstudy.api.status import TrialCounts
 from hpstudy.api.study import Budget
+from hpstudy.storage.reading import Stop
 
 
 class Next(Enum):
@@ -16,7 +17,7 @@ class Next(Enum):
     WAIT = auto()
     """The running trials fill it; one that fails leaves room."""
     SUCCEEDED = auto()
-    """It is used up."""
+    """It is used up, or more trials would be of no use."""
     FAILED = auto()
     """Too many trials failed."""
 
@@ -30,8 +31,8 @@ class Verdict:
     message: str = ""
 
 
-def judge(counts: TrialCounts, budget: Budget, last_failure: str | None = None) -> Verdict:
-    """Decide from the counts alone, so that worker groups and the operator come to the same answer."""
+def judge(counts: TrialCounts, budget: Budget, last_failure: str | None = None, stop: Stop | None = None) -> Verdict:
+    """Decide from what the storage says alone, so that worker groups and the operator come to the same answer."""
     if counts.failed > budget.max_failed_trials:
         return Verdict(
             Next.FAILED,
@@ -41,4 +42,6 @@ def judge(counts: TrialCounts, budget: Budget, last_failure: str | None = None) 
     finished = counts.complete + counts.pruned
     if finished >= budget.max_trials:
         return Verdict(Next.SUCCEEDED, reasons.MAX_TRIALS_REACHED, f"{finished} of {budget.max_trials} trials finished")
+    if stop is not None:
+        return Verdict(Next.SUCCEEDED, stop.reason, stop.message)
     return Verdict(Next.WAIT if finished + counts.running >= budget.max_trials else Next.ASK)

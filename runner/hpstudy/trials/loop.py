@@ -29,7 +29,7 @@ from hpstudy.storage.opening import (
     parse_url,
     storage_errors,
 )
-from hpstudy.storage.reading import count_trials, last_failure
+from hpstudy.storage.reading import Stop, last_failure, read_tally
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.outcome import Outcome
 
@@ -125,10 +125,23 @@ class TrialLoop:
         """How the study stands."""
         return self._patiently(self._judge)
 
-    def _judge(self) -> Verdict:
+    def _judge(self, *, asking: bool = False) -> Verdict:
         with self._storage.engine.connect() as connection:
-            counts = count_trials(connection, self._name)
-            return judge(counts, self._spec.budget, last_failure(connection, self._name) if counts.failed else None)
+            tally = read_tally(connection, self._name)
+            failure = last_failure(connection, self._name) if tally.counts.failed else None
+        verdict = judge(tally.counts, self._spec.budget, failure, tally.stop)
+        if verdict.next is not Next.ASK or not asking or tally.counts.waiting or not self._is_exhausted():
+            return verdict
+        if tally.counts.running:  # one that loses its worker is tried again
+            return Verdict(Next.WAIT)
+        stop = Stop(reasons.SPACE_EXHAUSTED, "every point of the space was tried")
+        self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message})
+        return judge(tally.counts, self._spec.budget, failure, stop)
+
+    def _is_exhausted(self) -> bool:
+        """Whether an exhaustive sampler has no point left that was neither tried nor is running."""
+        is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
+        return is_exhausted is not None and bool(is_exhausted(self.study))
 
     def _ask(self) -> Assignment | Verdict:
         # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
@@ -136,7 +149,7 @@ class TrialLoop:
         with self._locks.holding(self._budget_lock):
             if self._asking:  # the database went away in the middle of it
                 self._end_running(Failure.LOST, "the storage was away when it was made")
-            verdict = self._judge()
+            verdict = self._judge(asking=True)
             if verdict.next is not Next.ASK:
                 return verdict
             self._asking = True
