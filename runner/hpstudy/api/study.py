@@ -3,9 +3,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, model_validator
 
+from hpstudy.api.fields import Algorithm as Algorithm
+from hpstudy.api.fields import Entry, Name, Number, Scalar
+from hpstudy.api.metrics import TEST_PREFIX, canonical
 from hpstudy.api.model import ApiModel, Rule, exactly_one
+from hpstudy.api.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Constraint, Scalarize, StopWhen, WarmStart
+from hpstudy.api.objectives import Objective as Objective
 
 GROUP = "hpstudy.io"
 VERSION = "v1alpha1"
@@ -19,36 +24,12 @@ DNS_LABEL = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """Services are made from it, whose names begin with a letter (RFC 1035)."""
 
 # The API server bounds the cost of CEL rules by the sizes that the schema allows, so everything has a size.
-MAX_OBJECTIVES = 8
 MAX_PARAMETERS = 200
 MAX_CHOICES = 1000
-
-Number = StrictFloat | StrictInt
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
-Name = Annotated[str, Field(min_length=1, max_length=253)]
-Entry = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-"""``module:function``, as in Python's entry points."""
-
+MAX_INITIAL_TRIALS = 1000
+MAX_WARM_STARTS = 10
 
 Condition = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_CHOICES)]
-
-
-class Objective(ApiModel):
-    """One metric to optimise."""
-
-    metric: Annotated[str, Field(min_length=1, max_length=200)]
-    """Name of the metric, as the trial reports it (eval_f1)."""
-    direction: Literal["minimize", "maximize"]
-    """Whether lower or higher values are better."""
-
-
-class Algorithm(ApiModel):
-    """A sampler or pruner by the backend's own name."""
-
-    name: Name
-    """Class name in the backend (TPESampler, HyperbandPruner)."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of its constructor, by their own names."""
 
 
 class Parameter(ApiModel):
@@ -204,6 +185,11 @@ class TransformersTrial(ApiModel):
     """Computed at each evaluation as eval_NAME; f1, precision and recall are macro averages."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Fields of TrainingArguments that are the same for every trial."""
+    compute_objective: Entry | None = None
+    """module:function in the worker's image; called with the metrics of each evaluation, returns the value of the
+    objective, or one for each objective in order."""
+    evaluation: Literal["best", "last"] = "best"
+    """Which of a trial's evaluations counts: the best by the first objective, or the last."""
 
 
 class Trial(ApiModel):
@@ -250,16 +236,26 @@ class StudySpec(ApiModel):
 
     objectives: Annotated[list[Objective], Field(min_length=1, max_length=MAX_OBJECTIVES)]
     """One, or several for a Pareto front."""
+    scalarize: Scalarize | None = None
+    """Turns several objectives into one for the sampler and the pruner; the storage and the status keep them all."""
+    constraints: Annotated[list[Constraint], Field(max_length=MAX_CONSTRAINTS)] = Field(default_factory=list)
+    """Bounds that the best trials keep."""
     backend: Literal["optuna", "ray", "wandb", "sigopt"] = "optuna"
     """Who proposes hyperparameters."""
     sampler: Algorithm | None = None
     """Absent: the backend's default, TPESampler."""
     pruner: Algorithm | None = None
-    """Absent: no trial is pruned. Only for one objective."""
+    """Absent: no trial is pruned. Only for one objective, or several with scalarize."""
     search_space: SearchSpace
     """What is searched."""
+    initial_trials: Annotated[list[dict[str, Any]], Field(max_length=MAX_INITIAL_TRIALS)] = Field(default_factory=list)
+    """Hyperparameters by name that are tried first; the sampler chooses those that one leaves out."""
+    warm_start_from: Annotated[list[WarmStart], Field(max_length=MAX_WARM_STARTS)] = Field(default_factory=list)
+    """Studies of the same storage whose complete trials the sampler learns from; they count for nothing else."""
     budget: Budget = Budget()
     """When the study ends."""
+    stop_when: StopWhen | None = None
+    """Ends the study before its budget; for one objective, or several with scalarize."""
     parallelism: Annotated[int, Field(ge=1, le=1000)] = 1
     """Worker groups that run trials side by side."""
     trial: Trial
@@ -272,15 +268,40 @@ class StudySpec(ApiModel):
     rules = (
         Rule(
             "each objective needs a metric of its own",
-            lambda s: len({o.metric for o in s.objectives}) == len(s.objectives),
+            lambda s: len({canonical(o.metric) for o in s.objectives}) == len(s.objectives),
             "self.objectives.all(o, self.objectives.exists_one(other, other.metric == o.metric))",
         ),
         Rule(
-            "a pruner needs exactly one objective",
-            lambda s: s.pruner is None or len(s.objectives) == 1,
-            "!has(self.pruner) || self.objectives.size() == 1",
+            "metrics on test data (test_) are recorded, never optimised: take one of the validation data (eval_)",
+            lambda s: (
+                s.trial.transformers is None
+                or not any(m.metric.startswith(TEST_PREFIX) for m in (*s.objectives, *s.constraints))
+            ),
+            f"!has(self.trial.transformers) || (self.objectives.all(o, !o.metric.startsWith('{TEST_PREFIX}'))"
+            f" && (!has(self.constraints) || self.constraints.all(c, !c.metric.startsWith('{TEST_PREFIX}'))))",
+        ),
+        Rule(
+            "scalarize.weights needs each metric of the objectives, and no other",
+            lambda s: s.scalarize is None or s.scalarize.weights.keys() == {o.metric for o in s.objectives},
+            "!has(self.scalarize) || (self.scalarize.weights.size() == self.objectives.size()"
+            " && self.objectives.all(o, o.metric in self.scalarize.weights))",
+        ),
+        Rule(
+            "a pruner needs exactly one objective, or scalarize",
+            lambda s: s.pruner is None or s.is_scalar,
+            "!has(self.pruner) || has(self.scalarize) || self.objectives.size() == 1",
+        ),
+        Rule(
+            "stopWhen needs exactly one objective, or scalarize",
+            lambda s: s.stop_when is None or s.is_scalar,
+            "!has(self.stopWhen) || has(self.scalarize) || self.objectives.size() == 1",
         ),
     )
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether sampler and pruner see one number to optimise."""
+        return len(self.objectives) == 1 or self.scalarize is not None
 
 
 class Metadata(ApiModel, extra="ignore"):
