@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
 
-_FIXED = "fixed_params"
+FIXED = "fixed_params"
 """Optuna's own attribute of a trial that was enqueued with values."""
 
 
@@ -38,8 +38,8 @@ class Observation:
     """Intermediate values of the first objective by step."""
 
 
-class EngineSampler(BaseSampler, ABC):
-    """Proposes a trial's hyperparameters all at once.
+class SpaceSampler(BaseSampler):
+    """What samplers of a space share that propose a trial's hyperparameters all at once.
 
     Args:
         space: of the study.
@@ -50,17 +50,6 @@ class EngineSampler(BaseSampler, ABC):
         self.space = space
         self._seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._random = optuna.samplers.RandomSampler(seed)
-
-    @abstractmethod
-    def propose(
-        self, history: Sequence[Observation], directions: Sequence[StudyDirection], number: int, seed: int
-    ) -> Mapping[str, Any]:
-        """Hyperparameters by name for the trial of this number; those it leaves out are drawn at random.
-
-        Args:
-            history: finished and running trials, by number.
-            seed: of this proposal, below 2^32.
-        """
 
     def is_exhausted(self, study: optuna.Study) -> bool:
         """Whether an exhaustive engine (a grid) has no point left that was neither tried nor is running.
@@ -73,17 +62,6 @@ class EngineSampler(BaseSampler, ABC):
         """The whole space; what does not exist in a trial is never asked for."""
         return self.space.distributions
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Ask the engine, unless the trial came with its values."""
-        fixed = trial.system_attrs.get(_FIXED, {})
-        if fixed and self._is_whole(fixed):
-            return {}
-        seed = int(numpy.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
-        proposed = self.propose(read_history(study, self.space, trial.number), study.directions, trial.number, seed)
-        return {name: self.space[name].encode(value) for name, value in proposed.items()}
-
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
@@ -95,9 +73,38 @@ class EngineSampler(BaseSampler, ABC):
         self._seed = int(numpy.random.SeedSequence().generate_state(1)[0])
         self._random.reseed_rng()
 
-    def _is_whole(self, stored: Mapping[str, Any]) -> bool:
-        values = self.space.decode({name: value for name, value in stored.items() if name in self.space})
-        return all(name in values for name in self.space.active({**dict.fromkeys(self.space.distributions), **values}))
+    def is_given(self, trial: FrozenTrial) -> bool:
+        """Whether the trial came with all its values: one of the study's own, or one that is tried again."""
+        given = trial.system_attrs.get(FIXED, {})
+        values = self.space.decode({name: value for name, value in given.items() if name in self.space})
+        return bool(given) and all(
+            name in values for name in self.space.active({**dict.fromkeys(self.space.distributions), **values})
+        )
+
+
+class EngineSampler(SpaceSampler, ABC):
+    """Asks an engine that is told of the whole study at each proposal."""
+
+    @abstractmethod
+    def propose(
+        self, history: Sequence[Observation], directions: Sequence[StudyDirection], number: int, seed: int
+    ) -> Mapping[str, Any]:
+        """Hyperparameters by name for the trial of this number; those it leaves out are drawn at random.
+
+        Args:
+            history: finished and running trials, by number.
+            seed: of this proposal, below 2^32.
+        """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Ask the engine, unless the trial came with its values."""
+        if self.is_given(trial):
+            return {}
+        seed = int(numpy.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+        proposed = self.propose(read_history(study, self.space, trial.number), study.directions, trial.number, seed)
+        return {name: self.space[name].encode(value) for name, value in proposed.items()}
 
 
 def read_history(study: optuna.Study, space: SearchSpace, number: int) -> list[Observation]:
