@@ -42,10 +42,15 @@ class Dimension:
     choices: tuple[Any, ...] = ()
     normal: Normal | None = None
     """A density that only some backends have; the distribution then bounds it."""
+    log_steps: bool = False
+    """Uniform in the value's logarithm although there are steps, which only some backends have and no distribution of
+    the storage can say."""
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """It exists only where each of these parameters has one of these values."""
     path: tuple[str, ...] = ()
     """Where the trial finds it, in a space of nested parameters; else by its name."""
+    only: str = ""
+    """What of it only the backend of the same name as the form can express ("a beta prior")."""
 
     def decode(self, stored: Any) -> Any:
         """The value for the trial from the one in the storage, with the type that the study wrote."""

@@ -23,12 +23,15 @@ def read_space(spec: StudySpec) -> SearchSpace | None:
     """The space, or None where a define-by-run function makes it up trial by trial.
 
     Raises:
-        InvalidStudyError: the form is not well-formed, or its function cannot be imported or returns no space.
+        InvalidStudyError: the form is not well-formed, its function cannot be imported or returns no space, or the
+            backend cannot express it.
     """
     for form in FORMS:
         native = getattr(spec.search_space, form)
         if native is not None:
-            return SearchSpace(_dimensions(form, native))
+            space = SearchSpace(_dimensions(form, native))
+            _check_backend(space, form, spec.backend)
+            return space
     if spec.backend == "optuna":
         return None
     return SearchSpace(_dimensions(spec.backend, native_space(spec)))
@@ -79,6 +82,16 @@ def load_suggest(spec: StudySpec, space: SearchSpace | None) -> Suggest:
         return dict(result)
 
     return suggest
+
+
+def _check_backend(space: SearchSpace, form: str, backend: str) -> None:
+    for dimension in space.dimensions:
+        if dimension.only and backend != form:
+            raise InvalidStudyError(
+                reasons.INVALID_SPACE,
+                f"searchSpace.{form}: {dimension.name} has {dimension.only}, which backend {backend} does not have: "
+                f"leave it out, or use backend {form}",
+            )
 
 
 def _dimensions(form: str, native: Any) -> list[Dimension]:
