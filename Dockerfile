@@ -61,8 +61,8 @@ COPY --from=package /opt/venv /opt/venv
 COPY examples /examples
 # So that the paths in the examples are the same here as beside the manifest.
 WORKDIR /examples
-# Asking whether CUDA is there must not open it in a parent that forks its ranks.
-ENV HF_HOME=/tmp/huggingface MPLCONFIGDIR=/tmp/matplotlib PYTORCH_NVML_BASED_CUDA_CHECK=1
+# Asking whether CUDA is there must not open it in a parent that forks its ranks. Pods share their cores: no thread spins.
+ENV HF_HOME=/tmp/huggingface MPLCONFIGDIR=/tmp/matplotlib PYTORCH_NVML_BASED_CUDA_CHECK=1 OMP_WAIT_POLICY=passive
 USER 65532:65532
 ENTRYPOINT ["hpstudy"]
 CMD ["--help"]

@@ -80,8 +80,10 @@ class _Supervisor:
     def run(self) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool would not survive a fork
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
-        # Threads that spin while they wait cost twelve times the work on shared cores (measured: 55 s for 4.5 s).
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        # OpenMP's threads wait spinning, which costs several times the work where others want the cores, or asleep, which
+        # costs a small model a quarter of its speed where nobody does: a moment, then asleep. (Measured: docs/design.md.)
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         # torch looks up the name of every address it connects to; a lost answer, common with many lookups at once,
         # would hold a trial for the resolver's five seconds.
         os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:3")
