@@ -30,7 +30,7 @@ from tests.unit.builders import spec
             "n_startup_trials: input should be",
         ),
         ("sampler", "NSGAIISampler", {"population_size": 1}, reasons.INVALID_OPTION, "population_size"),
-        ("sampler", "GridSampler", {}, reasons.INVALID_OPTION, "GridSampler needs search_space"),
+        ("sampler", "GridSampler", {}, reasons.INVALID_OPTION, "x has infinitely many"),
         ("pruner", "MedianPruner", {"n_startup_trials": -1}, reasons.INVALID_OPTION, "cannot be negative"),
         ("pruner", "PercentilePruner", {}, reasons.INVALID_OPTION, "PercentilePruner needs percentile"),
     ],

@@ -189,9 +189,13 @@ def test_another_search_space_is_refused(storage_url: str) -> None:
         pass
 
 
+def broken_gamma(trials: int) -> int:
+    raise ValueError(trials)
+
+
 def test_a_sampler_that_cannot_serve_the_study_is_refused(tmp_path: Path) -> None:
-    two = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "minimize"}]
-    study = spec(objectives=two, sampler={"name": "CmaEsSampler"})
+    options = {"n_startup_trials": 0, "gamma": f"{__name__}:broken_gamma"}
+    study = spec(sampler={"name": "TPESampler", "options": options})
     with (
         TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop,
         pytest.raises(InvalidStudyError, match="the sampler cannot propose a trial"),

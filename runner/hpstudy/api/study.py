@@ -29,6 +29,9 @@ MAX_CHOICES = 1000
 MAX_INITIAL_TRIALS = 1000
 MAX_WARM_STARTS = 10
 
+AUTO = "auto"
+"""The sampler that leaves the choice to us."""
+
 Condition = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_CHOICES)]
 
 
@@ -243,7 +246,8 @@ class StudySpec(ApiModel):
     backend: Literal["optuna", "ray", "wandb", "sigopt"] = "optuna"
     """Who proposes hyperparameters."""
     sampler: Algorithm | None = None
-    """Absent: the backend's default, TPESampler."""
+    """Absent: the backend's default; optuna's is auto, which chooses by the budget, the space and the objectives, and
+    says in the status what it took and why."""
     pruner: Algorithm | None = None
     """Absent: no trial is pruned. Only for one objective, or several with scalarize."""
     search_space: SearchSpace

@@ -1,0 +1,86 @@
+"""The sampler of a study that names none, or ``auto``.
+
+The figures are those of ``make bench-samplers``; see docs/backends.md.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import AUTO, Algorithm, StudySpec
+from hpstudy.space.dimensions import SearchSpace
+from hpstudy.storage import attributes
+
+GP_TRIALS = 100
+"""Trials up to which a Gaussian process proposes."""
+GP_PARAMETERS = 20
+"""Parameters up to which it does."""
+TPE_TRIALS = 1000
+"""Trials up to which TPE does with several objectives: it computes hypervolumes of all trials at each."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sampler of Optuna's and the reason for it."""
+
+    name: str
+    why: str
+
+
+def is_open(spec: StudySpec) -> bool:
+    """Whether the sampler is left to us."""
+    return spec.backend == "optuna" and (spec.sampler is None or spec.sampler.name == AUTO)
+
+
+def chosen_sampler(spec: StudySpec, space: SearchSpace | None, choice: Choice | None = None) -> Algorithm:
+    """The sampler that is chosen, with the options that go with ``auto``.
+
+    Raises:
+        InvalidStudyError: an option that not every sampler has.
+    """
+    options = dict(spec.sampler.options) if spec.sampler else {}
+    if other := sorted(set(options) - {"seed"}):
+        raise InvalidStudyError(
+            reasons.INVALID_OPTION,
+            f"sampler.options.{other[0]}: auto takes a seed alone; name the sampler that the option is for",
+        )
+    return Algorithm(name=(choice or choose(spec, space)).name, options=options)
+
+
+def settle_sampler(study: optuna.Study, spec: StudySpec, space: SearchSpace | None) -> StudySpec:
+    """The study with its sampler named: chosen once, and recorded for every group and restart."""
+    if not is_open(spec):
+        return spec
+    stored = study.user_attrs.get(attributes.SAMPLER)
+    choice = Choice(**stored) if stored else choose(spec, space)
+    if not stored:
+        study.set_user_attr(attributes.SAMPLER, {"name": choice.name, "why": choice.why})
+    return spec.model_copy(update={"sampler": chosen_sampler(spec, space, choice)})
+
+
+def choose(spec: StudySpec, space: SearchSpace | None) -> Choice:
+    """Choose by what is known before the first trial."""
+    trials = f"{spec.budget.max_trials} trials"
+    if not spec.is_scalar:
+        if spec.budget.max_trials > TPE_TRIALS:
+            return Choice("NSGAIISampler", f"{trials} for {len(spec.objectives)} objectives")
+        return Choice("TPESampler", f"{trials} for {len(spec.objectives)} objectives")
+    if space is None:
+        return Choice("TPESampler", "the space is made up trial by trial")
+    if space.is_conditional:
+        return Choice("TPESampler", "the space has conditions")
+    if spec.pruner and spec.pruner.name != "NopPruner":
+        return Choice("TPESampler", "pruned trials, which a Gaussian process would not learn from")
+    numeric = [d for d in space.dimensions if not isinstance(d.distribution, CategoricalDistribution)]
+    what = f"{trials} of {len(space.dimensions)} flat parameters"
+    if len(numeric) < len(space.dimensions):
+        return Choice("TPESampler", f"{len(space.dimensions) - len(numeric)} of the parameters are categorical")
+    if spec.budget.max_trials > GP_TRIALS or len(space.dimensions) > GP_PARAMETERS:
+        return Choice("TPESampler", what)
+    if importlib.util.find_spec("torch") is None:
+        return Choice("TPESampler", f"{what}, for which GPSampler would be better: it needs torch")
+    return Choice("GPSampler", what)
