@@ -39,7 +39,7 @@ from hpstudy.trials.messages import (
     receive,
     send,
 )
-from hpstudy.trials.outcome import Outcome, conclude
+from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
 from hpstudy.worker.events import Events
 
 _log = logging.getLogger(__name__)
@@ -156,8 +156,8 @@ class Driver:
         if attempt.result is None:
             return Outcome(failure=Failure.ERROR, message="the ranks ended without a result", metrics=attempt.metrics)
         if attempt.result.pruned:
-            return Outcome(pruned=True, metrics=attempt.metrics)
-        return conclude(attempt.result.metrics, self._spec.objectives)
+            return conclude_pruned(attempt.metrics, self._spec)
+        return conclude(attempt.result.metrics, self._spec)
 
     def _finish(self, attempt: _Attempt, started: float, outcome: Outcome) -> None:
         self._attempt = None

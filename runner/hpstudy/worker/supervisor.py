@@ -80,8 +80,8 @@ class _Supervisor:
     def run(self) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool would not survive a fork
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
-        # OpenMP's threads wait spinning, which costs several times the work where others want the cores, or asleep, which
-        # costs a small model a quarter of its speed where nobody does: a moment, then asleep. (Measured: docs/design.md.)
+        # Threads of OpenMP that spin while they wait cost several times the work where others want the cores; asleep,
+        # they cost a small model a quarter of its speed where nobody does. So: a moment, then asleep (docs/design.md).
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         # torch looks up the name of every address it connects to; a lost answer, common with many lookups at once,
