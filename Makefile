@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest -q
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: help quickstart test test-unit test-api test-cluster verify format crds cluster cluster-down images demo bench clean
+.PHONY: help quickstart test test-unit test-api test-cluster verify format crds cluster cluster-down images demo bench bench-samplers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,11 @@ demo: examples/data/reviews.csv ## From nothing: cluster, images, chart, a study
 bench: examples/data/reviews.csv ## The benchmarks; those on the cluster where there is one
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks
+
+SEEDS := 10
+bench-samplers: ## The samplers against each other: an hour; SEEDS=2 takes a fifth of it
+	@hack/venv.sh dev
+	@$(BIN)/python -m benchmarks.samplers --seeds $(SEEDS)
 
 clean: ## Remove what was made here; clusters and caches stay
 	rm -rf .venv hpstudy-runs examples/data benchmarks/results dist
