@@ -11,7 +11,17 @@ from hpstudy.storage.reading import StudySnapshot
 from hpstudy_operator.conditions import State, merge
 from hpstudy_operator.observe import Snapshot
 
-_FROM_STORAGE = ("trials", "progress", "objectives", "best", "bestTrials", "paretoFrontSize")
+_FROM_STORAGE = (
+    "trials",
+    "progress",
+    "objectives",
+    "sampler",
+    "best",
+    "bestTrials",
+    "paretoFrontSize",
+    "hypervolume",
+    "warmStart",
+)
 
 
 def build_status(snapshot: Snapshot, states: Iterable[State], now: datetime, **fields: Any) -> dict[str, Any]:
@@ -40,9 +50,12 @@ def _trials(stored: StudySnapshot, spec: StudySpec) -> dict[str, Any]:
         trials=stored.counts,
         progress=f"{finished}/{spec.budget.max_trials}",
         objectives=", ".join(f"{objective.direction} {objective.metric}" for objective in spec.objectives),
+        sampler=stored.sampler,
         best=_best(stored, spec),
         best_trials=list(stored.best),
         pareto_front_size=stored.front_size,
+        hypervolume=stored.hypervolume,
+        warm_start=stored.warm_start,
     )
     # By way of JSON, which has no infinity: the API server would refuse one.
     dumped: dict[str, Any] = json.loads(status.model_dump_json(by_alias=True, exclude_none=True))
@@ -51,7 +64,7 @@ def _trials(stored: StudySnapshot, spec: StudySpec) -> dict[str, Any]:
 
 def _best(stored: StudySnapshot, spec: StudySpec) -> str | None:
     if not stored.best:
-        return None
+        return "none within the constraints" if stored.counts.complete and spec.constraints else None
     if stored.front_size is not None:
         return f"{stored.front_size} on the front"
     return f"{stored.best[0].values[spec.objectives[0].metric]:.4g}"

@@ -65,6 +65,17 @@ class BestTrial(ApiModel):
     """Seconds from ask to tell."""
 
 
+class WarmStartCounts(ApiModel):
+    """What was taken from the studies of warmStartFrom."""
+
+    trials: int
+    """Trials that the sampler learns from."""
+    values_left_out: int
+    """Hyperparameters of theirs that are out of bounds here; those trials lack them."""
+    trials_left_out: int
+    """Complete trials without a metric of the constraints, or without any hyperparameter of this study."""
+
+
 class WorkerCounts(ApiModel):
     """Worker groups."""
 
@@ -94,11 +105,18 @@ class StudyStatus(ApiModel):
     """Trials that count against the budget, of how many (12/20)."""
     objectives: str | None = None
     """What is optimised, in short (maximize eval_f1, minimize model_parameters)."""
+    sampler: str | None = None
+    """Who proposes the trials; where the study left the choice open, with the reason."""
     best: str | None = None
     """The best value, or how many trials are on the Pareto front."""
     best_trials: list[BestTrial] = Field(default_factory=list)
     """The best trials, best first; with several objectives the Pareto front. Bounded."""
     pareto_front_size: int | None = None
     """Trials on the Pareto front, also where bestTrials lists fewer."""
+    hypervolume: float | None = None
+    """Volume between the Pareto front and the objectives' references: higher is better. With more than three objectives
+    only for fronts that take no long time."""
+    warm_start: WarmStartCounts | None = None
+    """What was taken from the studies of warmStartFrom."""
     workers: WorkerCounts = WorkerCounts()
     """Worker groups."""

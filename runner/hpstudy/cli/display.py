@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpstudy.api.metrics import find_metric
 from hpstudy.api.study import StudySpec
 from hpstudy.cli.text import format_parameters, format_seconds, format_values
 from hpstudy.storage.reading import StudySnapshot
@@ -65,7 +66,8 @@ class Display:
                 self._share = share
             case {"event": "report", "metrics": metrics}:
                 names = [objective.metric for objective in self._spec.objectives]
-                self._metrics = format_values({name: metrics[name] for name in names if name in metrics})
+                found = {name: find_metric(metrics, name) for name in names}
+                self._metrics = format_values({name: value for name, value in found.items() if value is not None})
             case {"event": "end"}:
                 self._end(event)
 

@@ -24,6 +24,8 @@ def summarise(
         f"\n{counts.complete} trials complete, {counts.pruned} pruned, {counts.failed} failed, "
         f"{counts.preempted} preempted"
     )
+    if snapshot.sampler:
+        console.print(f"[bold]Sampler[/bold]   {snapshot.sampler}", soft_wrap=True)
     if not snapshot.best:
         console.print(f"Log: {output / 'worker.log'}")
         return

@@ -9,12 +9,15 @@ import optuna
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
+from hpstudy.samplers import optuna as _optuna
+from hpstudy.samplers.terminator import StopRule
 from hpstudy.space.dimensions import SearchSpace
+from hpstudy.space.initial import initial_parameters
 from hpstudy.space.load import read_space
 
 
 def check_algorithms(spec: StudySpec) -> None:
-    """Check space, sampler and pruner as far as is possible where the study does not run.
+    """Check space, sampler, pruner, stopWhen and initial trials as far as is possible where the study does not run.
 
     Raises:
         InvalidStudyError: an unknown name or option, a value that the algorithm refuses, or a space that is not
@@ -22,11 +25,25 @@ def check_algorithms(spec: StudySpec) -> None:
     """
     # A function of the user's can only be imported in the worker's image, and some engines are only there.
     space = None if spec.search_space.python else read_space(spec)
-    if space is not None or spec.backend == "optuna":
+    if spec.backend == "optuna":
+        with suppress(ImportError):
+            _optuna.check_sampler(spec, space)
+    elif space is not None:
         with suppress(ImportError):
             _backend(spec).build_sampler(spec, space)
     with suppress(ImportError):
         _backend(spec).build_pruner(spec)
+    if spec.stop_when is not None:
+        with suppress(ImportError):
+            StopRule(spec.stop_when)
+    if spec.warm_start_from and space is None and spec.backend == "optuna":
+        raise InvalidStudyError(
+            reasons.INVALID_WARM_START,
+            "warmStartFrom: what searchSpace.python makes up trial by trial has no bounds to check other trials by; "
+            "give the space in another form",
+        )
+    if space is not None:
+        initial_parameters(spec, space)
 
 
 def build_sampler(

@@ -33,9 +33,10 @@ class Observation:
     values: Mapping[str, Any]
     """Hyperparameters that exist in it, as the trial gets them."""
     objectives: tuple[float, ...] | None = None
-    """COMPLETE: one for each objective. PRUNED: the last one that it reported."""
+    """COMPLETE: one for each objective, and of a trial that breaks a constraint the worst of all trials. PRUNED: the
+    last one that it reported."""
     reports: Mapping[int, float] = field(default_factory=dict)
-    """Intermediate values of the first objective by step."""
+    """Intermediate values of the objective by step."""
 
 
 class SpaceSampler(BaseSampler):
@@ -77,9 +78,7 @@ class SpaceSampler(BaseSampler):
         """Whether the trial came with all its values: one of the study's own, or one that is tried again."""
         given = trial.system_attrs.get(FIXED, {})
         values = self.space.decode({name: value for name, value in given.items() if name in self.space})
-        return bool(given) and all(
-            name in values for name in self.space.active({**dict.fromkeys(self.space.distributions), **values})
-        )
+        return bool(given) and self.space.is_whole(values)
 
 
 class EngineSampler(SpaceSampler, ABC):
@@ -108,17 +107,37 @@ class EngineSampler(SpaceSampler, ABC):
 
 
 def read_history(study: optuna.Study, space: SearchSpace, number: int) -> list[Observation]:
-    """All that is known of a study when trial ``number`` is to be proposed."""
+    """All that is known of a study when trial ``number`` is to be proposed.
+
+    A trial that breaks a constraint is as bad as the worst one. Engines know no constraints, and told of a failure most
+    of them forget the point and propose it again; a penalty beyond the values that there are would flatten the
+    differences between all others in a model.
+    """
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial.values for trial in trials if trial.state is TrialState.COMPLETE]
+    worst = tuple(
+        max(column) if direction is StudyDirection.MINIMIZE else min(column)
+        for direction, column in zip(study.directions, zip(*complete, strict=True), strict=False)
+    )
     found = []
-    for trial in study.get_trials(deepcopy=False):
-        lost = trial.state is TrialState.FAIL and trial.user_attrs.get(attributes.FAILURE) in attributes.RETRIED
-        if trial.number == number or trial.state is TrialState.WAITING or lost:
+    for trial in trials:
+        if trial.number == number or trial.state is TrialState.WAITING or is_lost(trial):
             continue
+        values = space.decode(trial.params)
+        if attributes.TAKEN_FROM in trial.user_attrs and not space.is_whole(values):
+            continue  # half a point, whose other values were out of bounds
         reports = trial.intermediate_values
         objectives = None
         if trial.state is TrialState.COMPLETE:
             objectives = tuple(trial.values)
         elif trial.state is TrialState.PRUNED and reports:
             objectives = (reports[max(reports)],)
-        found.append(Observation(trial.number, trial.state, space.decode(trial.params), objectives, dict(reports)))
+        if objectives and worst and any(violation > 0 for violation in trial.constraints.values()):
+            objectives = worst[: len(objectives)]
+        found.append(Observation(trial.number, trial.state, values, objectives, dict(reports)))
     return found
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether it ended by no fault of its own; another trial runs its hyperparameters again."""
+    return trial.state is TrialState.FAIL and trial.user_attrs.get(attributes.FAILURE) in attributes.RETRIED

@@ -78,6 +78,16 @@ class Dimension:
             raise ValueError(f"{self.name}: {value!r} is not in {describe(self.distribution)}")
         return number
 
+    def encode_stored(self, value: Any) -> Any:
+        """The value for the storage from one that another study has in it.
+
+        Raises:
+            ValueError: see ``encode``.
+        """
+        if isinstance(value, str) and value in getattr(self.distribution, "choices", ()):
+            return value  # a string, or the text of a list
+        return self.encode(value)
+
 
 def float_dimension(
     name: str, low: float, high: float, *, log: bool = False, step: float | None = None, **more: Any
@@ -154,6 +164,10 @@ class SearchSpace:
             if dimension.name in values and _holds(dimension, found):
                 found[dimension.name] = values[dimension.name]
         return found
+
+    def is_whole(self, values: Mapping[str, Any]) -> bool:
+        """Whether every parameter that exists with these values has one."""
+        return all(name in values for name in self.active({**dict.fromkeys(self._by_name), **values}))
 
     def decode(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A trial's values from its parameters in the storage; parameters of another space are left out."""

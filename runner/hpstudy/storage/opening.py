@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -14,11 +15,23 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.locks import SessionLocks
+from hpstudy.storage.sources import find_sources
 
 CONNECT_TIMEOUT = 10  # seconds; a Service without endpoints may drop packets for ever
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """Libpq's: a server that vanished with its node is noticed within half a minute, where TCP alone would wait for hours.
 https://www.postgresql.org/docs/current/libpq-connect.html"""
+
+_FROZEN = {
+    "objectives",
+    "scalarize",
+    "constraints",
+    "search_space",
+    "backend",
+    "initial_trials",
+    "warm_start_from",
+}
+"""What the stored trials depend on."""
 
 
 class StorageUnreachableError(ConnectionError):
@@ -83,17 +96,18 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(text, engine_kwargs=engine_kwargs)
 
 
-def open_study(storage: optuna.storages.BaseStorage, name: str, spec: StudySpec, **kwargs: Any) -> optuna.Study:
+def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, **kwargs: Any) -> optuna.Study:
     """Create the study, or open it when it exists.
 
     Args:
         kwargs: sampler and pruner, as for ``optuna.create_study``.
 
     Raises:
-        InvalidStudyError: the stored trials were made with other objectives, another space or backend.
+        InvalidStudyError: the stored trials were made with other objectives, another space or backend; or a study of
+            ``warmStartFrom`` cannot be used.
         StorageUnreachableError: the database does not answer.
     """
-    frozen = json.loads(spec.model_dump_json(by_alias=True, include={"objectives", "search_space", "backend"}))
+    frozen = json.loads(spec.model_dump_json(by_alias=True, include=_FROZEN))
     directions = [objective.direction for objective in spec.objectives]
     with storage_errors():
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -102,7 +116,7 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, spec: StudySpec,
         )
         stored = study.user_attrs.get(attributes.SPEC)
         changed = [] if stored is None else [field for field, value in frozen.items() if stored.get(field) != value]
-        if changed and study.get_trials(deepcopy=False):
+        if changed and any(_has_run(trial) for trial in study.get_trials(deepcopy=False)):
             raise InvalidStudyError(
                 reasons.SPEC_CHANGED,
                 f"{' and '.join(changed)} changed, and study {name!r} has trials of the old one: "
@@ -114,7 +128,14 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, spec: StudySpec,
         if changed or stored is None:
             study.set_user_attr(attributes.METRIC_NAMES, [objective.metric for objective in spec.objectives])
             study.set_user_attr(attributes.SPEC, frozen)
+        if spec.warm_start_from and attributes.SEEDED not in study.user_attrs:
+            find_sources(storage, name, spec)  # afterwards they may go
     return study
+
+
+def _has_run(trial: optuna.trial.FrozenTrial) -> bool:
+    """Not one that another study ran, or that still waits for its turn."""
+    return trial.state is not TrialState.WAITING and attributes.TAKEN_FROM not in trial.user_attrs
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
-from hpstudy.api.status import MAX_BEST_TRIALS, MAX_FRONT_TRIALS, BestTrial, TrialCounts
-from hpstudy.api.study import StudySpec
+from hpstudy.api.status import MAX_BEST_TRIALS, MAX_FRONT_TRIALS, BestTrial, TrialCounts, WarmStartCounts
+from hpstudy.api.study import AUTO, StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.opening import storage_errors
-from hpstudy.storage.pareto import pareto_front
+from hpstudy.storage.pareto import hypervolume, pareto_front
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Tally:
     counts: TrialCounts
     stop: Stop | None = None
     sampler: str | None = None
-    """The sampler that was chosen for it, and why."""
+    """The sampler by name; one that was chosen for it, with the reason."""
+    warm_start: WarmStartCounts | None = None
+    """What was taken from other studies."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,25 @@ class StudySnapshot:
     """Why the latest failed trial failed."""
     stop: Stop | None = None
     sampler: str | None = None
-    """The sampler that was chosen for it, and why."""
+    """The sampler by name; one that was chosen for the study, with the reason."""
+    warm_start: WarmStartCounts | None = None
+    """What was taken from other studies."""
+    hypervolume: float | None = None
+    """Between the front and the objectives' references, where all have one."""
 
 
+# Trials that were taken from another study are nobody's result.
 _TALLY = text(
     """
     select cast(t.state as varchar(60)), a.value_json, count(*) from trials t
     join studies s on s.study_id = t.study_id
     left join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :failure
-    where s.study_name = :study group by t.state, a.value_json
+    left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
+    where s.study_name = :study and w.trial_id is null group by t.state, a.value_json
     union all
     select a.key, a.value_json, 0 from study_user_attributes a
     join studies s on s.study_id = a.study_id
-    where s.study_name = :study and a.key in (:stopped, :sampler)
+    where s.study_name = :study and a.key in (:stopped, :sampler, :seeded)
     """
 )
 _LAST_FAILURE = text(
@@ -75,17 +84,28 @@ _VALUES = text(
     select t.trial_id, v.objective, v.value from trials t
     join studies s on s.study_id = t.study_id
     join trial_values v on v.trial_id = t.trial_id
-    where s.study_name = :study and t.state = 'COMPLETE'
+    left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
+    where s.study_name = :study and t.state = 'COMPLETE' and w.trial_id is null and not exists (
+        select 1 from trial_system_attributes c where c.trial_id = t.trial_id
+        and case when c.key like :constraint then cast(c.value_json as double precision) > 0 else false end
+    )
     """
 )
+"""Values of the feasible trials. Optuna's columns: a constraint above 0 is broken."""
 
 
-def read_tally(connection: Connection, study: str) -> Tally:
+def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
     """Trials of the study by state, all zero when the storage does not know it, and the study's own attributes."""
     counts = dict.fromkeys(TrialCounts.model_fields, 0)
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting"}
-    decided: dict[str, Mapping[str, str]] = {}
-    keys = {"failure": attributes.FAILURE, "stopped": attributes.STOPPED, "sampler": attributes.SAMPLER}
+    decided: dict[str, Mapping[str, Any]] = {}
+    keys = {
+        "failure": attributes.FAILURE,
+        "taken": attributes.TAKEN_FROM,
+        "stopped": attributes.STOPPED,
+        "sampler": attributes.SAMPLER,
+        "seeded": attributes.SEEDED,
+    }
     for state, value, number in connection.execute(_TALLY, {"study": study, **keys}):
         if state.startswith(attributes.PREFIX):
             decided[state] = json.loads(value)
@@ -94,11 +114,29 @@ def read_tally(connection: Connection, study: str) -> Tally:
         counts[names.get(state) or ("preempted" if retried else "failed")] += number
         counts["total"] += number
     stopped, chosen = decided.get(attributes.STOPPED), decided.get(attributes.SAMPLER)
+    seeded = decided.get(attributes.SEEDED, {})
     return Tally(
         TrialCounts(**counts),
-        stop=Stop(stopped["reason"], stopped["message"]) if stopped else None,
-        sampler=f"{chosen['name']}: {chosen['why']}" if chosen else None,
+        stop=Stop(stopped["reason"], stopped["message"]) if stopped and _holds(stopped, spec) else None,
+        sampler=_sampler(chosen, spec),
+        warm_start=WarmStartCounts.model_validate(seeded["warmStart"]) if seeded.get("warmStart") else None,
     )
+
+
+def _sampler(chosen: Mapping[str, Any] | None, spec: StudySpec) -> str | None:
+    """The one that the study names now, whatever was chosen for it before."""
+    if spec.sampler is not None and spec.sampler.name != AUTO:
+        return spec.sampler.name
+    return f"{chosen['name']}: {chosen['why']}" if chosen else None
+
+
+def _holds(stopped: Mapping[str, Any], spec: StudySpec) -> bool:
+    """Whether the study is still over. An end by stopWhen is one of that very rule, and of that very budget: who raises
+    maxTrials asks for more trials than there were when it said enough."""
+    if "stopWhen" not in stopped:
+        return True
+    now = None if spec.stop_when is None else spec.stop_when.model_dump(mode="json", by_alias=True)
+    return bool(stopped["stopWhen"] == now and spec.budget.max_trials <= stopped["maxTrials"])
 
 
 def last_failure(connection: Connection, study: str) -> str | None:
@@ -117,31 +155,44 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
     """
     with storage_errors():
         with storage.engine.connect() as connection:
-            tally = read_tally(connection, study)
+            tally = read_tally(connection, study, spec)
             failure = last_failure(connection, study) if tally.counts.failed else None
+            volume, front_size = None, None
             if len(spec.objectives) == 1:
-                best, front_size = _best_ids(connection, study, spec), None
+                best = _best_ids(connection, study, spec)
             else:
-                front = _front_ids(connection, study, spec)
-                best, front_size = front[:MAX_FRONT_TRIALS], len(front)
+                front = _front(connection, study, spec)
+                volume, front_size = _volume([values for _, values in front], spec), len(front)
+                best = [trial_id for trial_id, _ in front[:MAX_FRONT_TRIALS]]
         trials = tuple(_best_trial(storage.get_trial(trial_id), spec) for trial_id in best)
-    return StudySnapshot(tally.counts, trials, front_size, failure, tally.stop, tally.sampler)
+    return StudySnapshot(tally.counts, trials, front_size, failure, tally.stop, tally.sampler, tally.warm_start, volume)
+
+
+_FEASIBLE = {"taken": attributes.TAKEN_FROM, "constraint": attributes.CONSTRAINT_PREFIX + "%"}
 
 
 def _best_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
     order = "asc" if spec.objectives[0].direction == "minimize" else "desc"
     query = text(f"{_VALUES.text} order by v.value {order}, t.number limit :limit").bindparams(bindparam("limit"))
-    rows = connection.execute(query, {"study": study, "limit": MAX_BEST_TRIALS})
+    rows = connection.execute(query, {"study": study, "limit": MAX_BEST_TRIALS, **_FEASIBLE})
     return [row.trial_id for row in rows]
 
 
-def _front_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
+def _front(connection: Connection, study: str, spec: StudySpec) -> list[tuple[int, tuple[float, ...]]]:
+    """Trials of the front, by their ids, with their values."""
     values: dict[int, dict[int, float]] = {}
-    for trial_id, objective, value in connection.execute(_VALUES, {"study": study}):
+    for trial_id, objective, value in connection.execute(_VALUES, {"study": study, **_FEASIBLE}):
         values.setdefault(trial_id, {})[objective] = value
     ids = list(values)
-    points = [[values[trial_id][objective] for objective in range(len(spec.objectives))] for trial_id in ids]
-    return [ids[index] for index in pareto_front(points, [o.direction for o in spec.objectives])]
+    points = [tuple(values[trial_id][objective] for objective in range(len(spec.objectives))) for trial_id in ids]
+    return [(ids[index], points[index]) for index in pareto_front(points, [o.direction for o in spec.objectives])]
+
+
+def _volume(front: list[tuple[float, ...]], spec: StudySpec) -> float | None:
+    reference = tuple(objective.reference for objective in spec.objectives if objective.reference is not None)
+    if len(reference) < len(spec.objectives):
+        return None
+    return hypervolume(tuple(front), reference, tuple(objective.direction for objective in spec.objectives))
 
 
 def _best_trial(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> BestTrial:

@@ -30,6 +30,7 @@ from hpstudy.training.callback import StudyCallback
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.dataset import Split, read_text_dataset
 from hpstudy.training.metrics import classification_metrics
+from hpstudy.training.objective import load_objective
 from hpstudy.training.trial import Trial
 
 _DEFAULTS: dict[str, Any] = {
@@ -68,10 +69,11 @@ class TransformersForm:
         self._train, self._validation = self._tokenise(dataset.train), self._tokenise(dataset.validation)
         self._test = self._tokenise(dataset.test) if dataset.test.texts else None
         self._compute_metrics = classification_metrics(self._spec.metrics)
+        self._compute_objective = load_objective(self._spec, self._study.objectives)
         self._make_model({}, on_meta=True)  # a configuration that no model takes is found here and not by each trial
 
     def run(self, trial: Trial) -> Mapping[str, Any]:
-        """Train and evaluate; the metrics are those of the best evaluation, by the first objective."""
+        """Train and evaluate; the metrics are those of the evaluation that counts."""
         searched, model_fields = split_parameters(trial.params)
         check_names(searched, "hyperparameters")
         cpu = not torch.cuda.is_available()
@@ -90,7 +92,7 @@ class TransformersForm:
         )
         # Before the model is made, and with this trial's own seed (Transformers' search seeds with the previous one's).
         set_seed(arguments.seed)
-        callback = StudyCallback(trial)
+        callback = StudyCallback(trial, self._compute_objective, last=self._spec.evaluation == "last")
         trainer = Trainer(
             model=self._make_model(model_fields),
             args=arguments,
@@ -109,9 +111,9 @@ class TransformersForm:
         trainer.train()
         if callback.pruned:
             raise optuna.TrialPruned
-        if callback.best is None:  # eval_strategy: no
+        if callback.chosen is None:  # eval_strategy: no
             trainer.evaluate()
-        return {**(callback.best or {}), "model_parameters": trainer.model.num_parameters()}
+        return callback.chosen or {}
 
     def _make_tokenizer(self, train: Split) -> transformers.PreTrainedTokenizerBase:
         if self._spec.model.config is not None:

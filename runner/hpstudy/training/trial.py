@@ -75,16 +75,21 @@ class Trial:
     def should_prune(self) -> bool:
         """Whether the trial should end now: rank zero's answer, the same on every rank. All ranks must ask equally
         often; a rank that gets True raises ``hpstudy.TrialPruned``."""
+        return self.agree(self._prune)
+
+    def agree(self, answer: bool) -> bool:
+        """Rank zero's answer, on every rank: what it measured itself (its time, say) the others do not have. All ranks
+        must call it equally often."""
         if self.world_size == 1:
-            return self._prune
+            return answer
         # Through the rendezvous' store and not a collective: it works for any backend, on a group that the user's code
         # may not have made yet, and is no CUDA operation.
-        key = f"hpstudy/prune/{self._questions}"
+        key = f"hpstudy/answer/{self._questions}"
         self._questions += 1
         store = self._store or self._connect()
         if self.rank == 0:
-            store.set(key, "1" if self._prune else "0")
-            return self._prune
+            store.set(key, "1" if answer else "0")
+            return answer
         return store.get(key) == b"1"
 
     def progress(self, share: float) -> None:

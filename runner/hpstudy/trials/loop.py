@@ -18,6 +18,9 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
+from hpstudy.samplers.choice import settle_sampler
+from hpstudy.samplers.scalar import ScalarStudy, reported_value
+from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.space.load import load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import RETRIED, Failure
@@ -32,6 +35,7 @@ from hpstudy.storage.opening import (
 from hpstudy.storage.reading import Stop, last_failure, read_tally
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.outcome import Outcome
+from hpstudy.trials.seeding import check_initial_values, seed_study
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -78,12 +82,21 @@ class TrialLoop:
         self._locks = self._patiently(self._take_locks, reconnect=False)
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
         self._patiently(partial(self._end_own, Failure.LOST, "the worker that ran it is gone"))
+        self._patiently(self._seed)
+        if self._spec.scalarize:
+            self.study = self._patiently(lambda: ScalarStudy(self._name, self._storage, self._spec))
+        self._stop_rule = StopRule(self._spec.stop_when) if self._spec.stop_when else None
+        self._considered = 0
+        self._spec = self._patiently(self._settle_sampler)
         trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
         self.study.sampler = build_sampler(self._spec, self._space, group=self._group, trials=trials)
         self.study.pruner = build_pruner(self._spec)
         return self
 
     def __exit__(self, *_: object) -> None:
+        close = getattr(self.study.sampler, "close", None)
+        if close is not None:  # one that speaks to a server
+            close()
         self._locks.close()
         self._storage.engine.dispose()
 
@@ -109,12 +122,16 @@ class TrialLoop:
     def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any]) -> bool:
         """Record an intermediate value of the objective; True when the trial should be pruned.
 
-        With several objectives nothing is recorded and nothing pruned, as in Optuna.
+        With several objectives and no ``scalarize`` nothing is recorded and nothing pruned, as in Optuna.
         """
-        value = metrics.get(self._spec.objectives[0].metric)
-        if len(self._spec.objectives) > 1 or not isinstance(value, int | float):
+        value = reported_value(self._spec, metrics)
+        if value is not None:
+            self._patiently(lambda: assignment.trial.report(value, step))
+        observe = getattr(self.study.sampler, "observe", None)
+        if observe is not None:  # one that shows the trial elsewhere too
+            self._patiently(partial(observe, self.study, assignment.number, step, metrics))
+        if value is None:
             return False
-        self._patiently(lambda: assignment.trial.report(float(value), step))
         return self._patiently(assignment.trial.should_prune)
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> None:
@@ -127,16 +144,50 @@ class TrialLoop:
 
     def _judge(self, *, asking: bool = False) -> Verdict:
         with self._storage.engine.connect() as connection:
-            tally = read_tally(connection, self._name)
+            tally = read_tally(connection, self._name, self._spec)
             failure = last_failure(connection, self._name) if tally.counts.failed else None
         verdict = judge(tally.counts, self._spec.budget, failure, tally.stop)
-        if verdict.next is not Next.ASK or not asking or tally.counts.waiting or not self._is_exhausted():
+        if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
+            return verdict
+        is_ready = getattr(self.study.sampler, "is_ready", None)
+        if is_ready is not None and not is_ready(self.study):  # one whose server has no trial yet
+            return Verdict(Next.WAIT)
+        if not self._is_exhausted():
             return verdict
         if tally.counts.running:  # one that loses its worker is tried again
             return Verdict(Next.WAIT)
-        stop = Stop(reasons.SPACE_EXHAUSTED, "every point of the space was tried")
+        because = getattr(self.study.sampler, "exhausted_because", "every point of the space was tried")
+        stop = Stop(reasons.SPACE_EXHAUSTED, because)
         self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message})
         return judge(tally.counts, self._spec.budget, failure, stop)
+
+    def _seed(self) -> None:
+        with self._locks.holding(self._budget_lock):
+            seed_study(self.study, self._storage, self._spec, self._space)
+
+    def _stop_if_enough(self) -> None:
+        """Ask ``stopWhen``, whenever there are more trials to judge by. Not under the lock: it may fit a model."""
+        if self._stop_rule is None or self._spec.stop_when is None:
+            return
+        complete = len(own_trials(self.study))
+        if complete == self._considered:
+            return
+        rule = self._spec.stop_when.model_dump(mode="json", by_alias=True)
+        stopped = self.study.user_attrs.get(attributes.STOPPED, {})
+        # It said enough of these very trials, and since then maxTrials was raised: it is asked again after the next.
+        known = stopped.get("stopWhen") == rule and stopped.get("complete") == complete
+        if not known and self._stop_rule.is_met(self.study):
+            reason = {
+                "reason": reasons.STOP_CONDITION_MET,
+                "message": f"enough after {complete} complete trials: stopWhen",
+            }
+            basis = {"stopWhen": rule, "maxTrials": self._spec.budget.max_trials, "complete": complete}
+            self.study.set_user_attr(attributes.STOPPED, reason | basis)
+        self._considered = complete
+
+    def _settle_sampler(self) -> StudySpec:
+        with self._locks.holding(self._budget_lock):
+            return settle_sampler(self.study, self._spec, self._space)
 
     def _is_exhausted(self) -> bool:
         """Whether an exhaustive sampler has no point left that was neither tried nor is running."""
@@ -144,6 +195,7 @@ class TrialLoop:
         return is_exhausted is not None and bool(is_exhausted(self.study))
 
     def _ask(self) -> Assignment | Verdict:
+        self._stop_if_enough()
         # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
         # under it too shows every group's sampler the points of all others.
         with self._locks.holding(self._budget_lock):
@@ -158,6 +210,7 @@ class TrialLoop:
             parameters = self._suggest(trial) if self._space is not None else None
         if parameters is None:  # a function of the user's may take its time
             parameters = self._suggest(trial)
+            check_initial_values(self._storage.get_trial(trial._trial_id))
         self._asking = False
         return Assignment(trial.number, parameters, trial)
 
@@ -168,6 +221,10 @@ class TrialLoop:
             return  # told before the connection broke
         if outcome.metrics:
             self._storage.set_trial_user_attr(trial_id, attributes.METRICS, dict(outcome.metrics))
+        for name, violation in outcome.violations.items():
+            self._storage.set_trial_system_attr(trial_id, attributes.CONSTRAINT_PREFIX + name, violation)
+        if outcome.scores:
+            self._storage.set_trial_system_attr(trial_id, attributes.CV_SCORES, list(outcome.scores))
         if outcome.failure is not None:
             self._fail(trial, outcome.failure, outcome.message)
         elif outcome.pruned:

@@ -1,11 +1,12 @@
 """How a trial ended."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpstudy.api.study import Objective
+from hpstudy.api.metrics import find_metric
+from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
 
 
@@ -14,6 +15,7 @@ class Outcome:
     """The end of a trial: complete with ``values``, pruned, or failed.
 
     ``values`` has one number for each objective, in order. ``metrics`` holds everything that was reported last.
+    ``violations`` says by how much each constraint is exceeded: 0 or less where it is kept.
     """
 
     values: tuple[float, ...] | None = None
@@ -21,20 +23,61 @@ class Outcome:
     failure: Failure | None = None
     message: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()
+    """Of cross-validation, where stopWhen asks for them."""
 
 
-def conclude(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> Outcome:
+class _MissingError(Exception):
+    """A metric is not there, or cannot be used."""
+
+
+def conclude(metrics: Mapping[str, Any], spec: StudySpec) -> Outcome:
     """Judge the metrics of a trial that ran to its end: a trial without its metric is a failure that names what was
     there (Katib's trials succeed with metrics missing, katib#1795)."""
-    values = []
-    for objective in objectives:
-        value = metrics.get(objective.metric)
-        if value is None:
-            there = ", ".join(sorted(metrics)) or "none"
-            message = f"metric {objective.metric!r} was not reported; the trial reported {there}"
-            return Outcome(failure=Failure.METRIC_MISSING, message=message, metrics=metrics)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            message = f"metric {objective.metric!r} is {value!r}, it must be a finite number"
-            return Outcome(failure=Failure.METRIC_MISSING, message=message, metrics=metrics)
-        values.append(float(value))
-    return Outcome(values=tuple(values), metrics=metrics)
+    try:
+        values = tuple(_number(metrics, objective.metric) for objective in spec.objectives)
+        violations: dict[str, float] = {}
+        for constraint in spec.constraints:
+            violations |= constraint.violations(_number(metrics, constraint.metric))
+        scores = _scores(metrics, spec.stop_when.scores) if spec.stop_when and spec.stop_when.scores else ()
+    except _MissingError as error:
+        return Outcome(failure=Failure.METRIC_MISSING, message=str(error), metrics=metrics)
+    return Outcome(values=values, metrics=metrics, violations=violations, scores=scores)
+
+
+def conclude_pruned(metrics: Mapping[str, Any], spec: StudySpec) -> Outcome:
+    """Judge the last metrics of a trial that was pruned; constraints on metrics that it had not reported yet are not
+    known to be broken."""
+    violations: dict[str, float] = {}
+    for constraint in spec.constraints:
+        value = find_metric(metrics, constraint.metric)
+        if _is_number(value):
+            violations |= constraint.violations(float(value))
+    return Outcome(pruned=True, metrics=metrics, violations=violations)
+
+
+def _number(metrics: Mapping[str, Any], name: str) -> float:
+    value = _present(metrics, name)
+    if not _is_number(value):
+        raise _MissingError(f"metric {name!r} is {value!r}, it must be a finite number")
+    return float(value)
+
+
+def _scores(metrics: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    scores = _present(metrics, name)
+    if not isinstance(scores, list | tuple) or len(scores) < 2 or not all(map(_is_number, scores)):
+        raise _MissingError(f"metric {name!r} is {scores!r:.200}, it must be a list of two finite numbers or more")
+    return tuple(float(score) for score in scores)
+
+
+def _present(metrics: Mapping[str, Any], name: str) -> Any:
+    value = find_metric(metrics, name)
+    if value is None:
+        there = ", ".join(sorted(metrics)) or "none"
+        raise _MissingError(f"metric {name!r} was not reported; the trial reported {there}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
