@@ -1,0 +1,61 @@
+"""Loading ``sigoptlite`` and ``libsigopt``, which are no longer maintained, beside the libraries of today."""
+
+import functools
+import importlib
+import logging
+import types
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Modules of the optimiser."""
+
+    broker: types.ModuleType
+    builders: types.ModuleType
+    containers: types.ModuleType
+    errors: types.ModuleType
+    models: types.ModuleType
+    random_search: types.ModuleType
+    sources: types.ModuleType
+
+
+@functools.cache
+def load() -> Engine:
+    """Import the optimiser.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # qmcpy and it import from places that numpy moved
+        engine = Engine(
+            broker=importlib.import_module("sigoptlite.broker"),
+            builders=importlib.import_module("sigoptlite.builders"),
+            containers=importlib.import_module("libsigopt.aux.adapter_info_containers"),
+            errors=importlib.import_module("libsigopt.aux.errors"),
+            models=importlib.import_module("sigoptlite.models"),
+            random_search=importlib.import_module("libsigopt.views.rest.random_search_next_points"),
+            sources=importlib.import_module("sigoptlite.sources"),
+        )
+        failures: Any = importlib.import_module("libsigopt.compute.probabilistic_failures")
+        multimetric: Any = importlib.import_module("libsigopt.compute.misc.multimetric")
+    # It calls numpy.product, which numpy 2 has not. It alone is given it, numpy stays as it is.
+    failures.numpy = _NumpyWithProduct()
+    # With two metrics it draws the sequence of their weights from the system's entropy, anew at each proposal. One
+    # fixed sequence is as good, and proposals can be had again.
+    multimetric.generate_halton_points = functools.partial(multimetric.generate_halton_points, seed=0)
+    # It logs all that it is told, at each proposal.
+    logging.getLogger("libsigopt").setLevel(logging.WARNING)
+    return engine
+
+
+class _NumpyWithProduct:
+    product = staticmethod(numpy.prod)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy, name)
