@@ -120,6 +120,11 @@ class Coordinates:
             dimension.name: kind(dimension) for dimension in space.dimensions if dimension.name not in self.constants
         }
 
+    @property
+    def axes(self) -> dict[str, Choices | Range]:
+        """What the engine is told."""
+        return {name: coordinate.axis for name, coordinate in self.by_name.items()}
+
     def places(self, values: Mapping[str, Any], number: int) -> dict[str, float | int]:
         """A trial as the engine knows it.
 

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
@@ -24,6 +25,8 @@ from hpstudy.space.dimensions import (
 )
 
 GRID_SEARCH = "grid_search"
+GRID = "a grid (grid_search)"
+"""What no other backend has; it marks the parameters of the grid."""
 _FUNCTIONS = ("sample_from", "eval")
 """Ray's ways to compute a value from the others."""
 
@@ -38,11 +41,6 @@ def dimensions(native: Mapping[str, Any]) -> list[Dimension]:
     if not isinstance(native, Mapping):
         raise _invalid((), f"a space of Ray Tune is a dictionary, got {type(native).__name__}")
     return [_dimension(path, name, arguments) for path, name, arguments in _calls(native)]
-
-
-def grid_names(native: Mapping[str, Any]) -> frozenset[str]:
-    """The parameters of a grid, every combination of which is tried."""
-    return frozenset(_name(path) for path, name, _ in _calls(native) if name == GRID_SEARCH)
 
 
 def _calls(native: Mapping[Any, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
@@ -94,8 +92,7 @@ def _dimension(path: tuple[str, ...], function: str, arguments: Any) -> Dimensio
         dimension = build(*bound.args, **bound.kwargs)
     except (TypeError, ValueError) as error:
         raise _invalid(path, f"{function}({takes}): {error}") from None
-    nested = path if len(path) > 1 else ()
-    return Dimension(**{**vars(dimension), "path": nested})
+    return replace(dimension, path=path if len(path) > 1 else ())
 
 
 def _uniform(name: str, lower: Any, upper: Any) -> Dimension:
@@ -155,7 +152,7 @@ def _choice(name: str, categories: Any) -> Dimension:
 
 
 def _grid_search(name: str, values: Any) -> Dimension:
-    return _categorical(name, values, "values")
+    return replace(_categorical(name, values, "values"), only=GRID)
 
 
 _DOMAINS: Mapping[str, Callable[..., Dimension]] = {
