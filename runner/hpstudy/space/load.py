@@ -30,7 +30,7 @@ def read_space(spec: StudySpec) -> SearchSpace | None:
         native = getattr(spec.search_space, form)
         if native is not None:
             space = SearchSpace(_dimensions(form, native))
-            _check_backend(space, form, spec.backend)
+            _check_backend(space, form, spec.backend, native)
             return space
     if spec.backend == "optuna":
         return None
@@ -84,7 +84,15 @@ def load_suggest(spec: StudySpec, space: SearchSpace | None) -> Suggest:
     return suggest
 
 
-def _check_backend(space: SearchSpace, form: str, backend: str) -> None:
+def _check_backend(space: SearchSpace, form: str, backend: str, native: Any) -> None:
+    if form == "wandb" != backend:
+        for key in ("method", "metric", "early_terminate"):
+            if key in native:
+                raise InvalidStudyError(
+                    reasons.INVALID_SPACE,
+                    f"searchSpace.wandb.{key}: backend {backend} goes by objectives, sampler and pruner; remove it, or "
+                    "use backend wandb",
+                )
     for dimension in space.dimensions:
         if dimension.only and backend != form:
             raise InvalidStudyError(
