@@ -37,14 +37,6 @@ class StopRule:
             if improvement.name == _STAGNATION
             else Algorithm(name=_CROSS_VALIDATION)
         )
-        if (error.name == _CROSS_VALIDATION) != (stop_when.scores is not None):
-            raise InvalidStudyError(
-                reasons.INVALID_OPTION,
-                f"stopWhen.scores: only {_CROSS_VALIDATION} uses scores; leave it out"
-                if stop_when.scores
-                else f"stopWhen.scores: {_CROSS_VALIDATION} needs the metric that holds the scores of the folds; "
-                "name it, or another evaluator as stopWhen.error",
-            )
         if (option := _PAIRED.get(error.name)) and option not in error.options:
             error = error.model_copy(update={"options": {**error.options, option: improvement.model_dump()}})
         with warnings.catch_warnings():
@@ -53,6 +45,14 @@ class StopRule:
                 _build(improvement, "stopWhen.improvement", BaseImprovementEvaluator),
                 _build(error, "stopWhen.error", BaseErrorEvaluator),
                 min_n_trials=stop_when.min_trials,
+            )
+        if (error.name == _CROSS_VALIDATION) != (stop_when.scores is not None):
+            raise InvalidStudyError(
+                reasons.INVALID_OPTION,
+                f"stopWhen.scores: only {_CROSS_VALIDATION} uses scores; leave it out"
+                if stop_when.scores
+                else f"stopWhen.scores: {_CROSS_VALIDATION} needs the metric that holds the scores of the folds; "
+                "name it, or another evaluator as stopWhen.error",
             )
 
     def is_met(self, study: optuna.Study) -> bool:

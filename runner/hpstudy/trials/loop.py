@@ -86,7 +86,7 @@ class TrialLoop:
         if self._spec.scalarize:
             self.study = self._patiently(lambda: ScalarStudy(self._name, self._storage, self._spec))
         self._stop_rule = StopRule(self._spec.stop_when) if self._spec.stop_when else None
-        self._considered = 0
+        self._considered = self._patiently(self._first_to_consider)
         self._spec = self._patiently(self._settle_sampler)
         trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
         self.study.sampler = build_sampler(self._spec, self._space, group=self._group, trials=trials)
@@ -167,23 +167,27 @@ class TrialLoop:
 
     def _stop_if_enough(self) -> None:
         """Ask ``stopWhen``, whenever there are more trials to judge by. Not under the lock: it may fit a model."""
-        if self._stop_rule is None or self._spec.stop_when is None:
+        if self._stop_rule is None:
             return
         complete = len(own_trials(self.study))
-        if complete == self._considered:
+        if complete == self._considered or self._judge().next is not Next.ASK:
             return
-        rule = self._spec.stop_when.model_dump(mode="json", by_alias=True)
-        stopped = self.study.user_attrs.get(attributes.STOPPED, {})
-        # It said enough of these very trials, and since then maxTrials was raised: it is asked again after the next.
-        known = stopped.get("stopWhen") == rule and stopped.get("complete") == complete
-        if not known and self._stop_rule.is_met(self.study):
-            reason = {
-                "reason": reasons.STOP_CONDITION_MET,
-                "message": f"enough after {complete} complete trials: stopWhen",
-            }
-            basis = {"stopWhen": rule, "maxTrials": self._spec.budget.max_trials, "complete": complete}
-            self.study.set_user_attr(attributes.STOPPED, reason | basis)
+        if self._stop_rule.is_met(self.study):
+            message = f"enough after {complete} complete trials: stopWhen"
+            basis = {"stopWhen": self._stop_when(), "maxTrials": self._spec.budget.max_trials}
+            record = {"reason": reasons.STOP_CONDITION_MET, "message": message, **basis}
+            self.study.set_user_attr(attributes.STOPPED, record)
         self._considered = complete
+
+    def _first_to_consider(self) -> int:
+        """Trials that ``stopWhen`` is not asked about: where it said enough of them, and then maxTrials was raised, it
+        is asked again after the next."""
+        stopped = self.study.user_attrs.get(attributes.STOPPED, {})
+        raised = stopped.get("stopWhen") == self._stop_when() and stopped.get("maxTrials", 0)
+        return len(own_trials(self.study)) if raised and raised < self._spec.budget.max_trials else 0
+
+    def _stop_when(self) -> Any:
+        return self._spec.stop_when and self._spec.stop_when.model_dump(mode="json", by_alias=True)
 
     def _settle_sampler(self) -> StudySpec:
         with self._locks.holding(self._budget_lock):
