@@ -1,0 +1,387 @@
+"""Trials that a study has before it begins: the user's own, and those of other studies; on real storages."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.status import WarmStartCounts
+from hpstudy.api.study import StudySpec
+from hpstudy.samplers.build import build_sampler, check_algorithms
+from hpstudy.samplers.engine import EngineSampler, Observation
+from hpstudy.space.load import read_space
+from hpstudy.storage import attributes
+from hpstudy.storage.attributes import Failure
+from hpstudy.storage.opening import open_storage, open_study
+from hpstudy.storage.reading import StudySnapshot, read_snapshot
+from hpstudy.trials.budget import Next, Verdict
+from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.outcome import Outcome, conclude
+from tests.unit.builders import spec
+
+NAME = "study"
+SPACE = {
+    "parameters": {
+        "lr": {"type": "float", "low": 0.001, "high": 1, "log": True},
+        "layers": {"type": "int", "low": 1, "high": 5},
+        "optim": {"type": "categorical", "choices": ["adam", "sgd", None]},
+        "momentum": {"type": "float", "low": 0, "high": 0.9, "when": {"optim": ["sgd"]}},
+    }
+}
+FLAT = {"parameters": {"x": {"type": "float", "low": -2, "high": 2}, "y": {"type": "float", "low": 0, "high": 4}}}
+LISTS = {"optuna": {"sizes": {"suggest_categorical": {"choices": [[8, 8], [16], "wide"]}}}}
+
+
+def take(loop: TrialLoop) -> Assignment:
+    assigned = loop.next()
+    assert isinstance(assigned, Assignment)
+    return assigned
+
+
+def complete(loop: TrialLoop, study: StudySpec, **metrics: Any) -> Assignment:
+    trial = take(loop)
+    loop.tell(trial, conclude(metrics or {"loss": 1.0}, study))
+    return trial
+
+
+def snapshot_of(url: str, study: StudySpec, name: str = NAME) -> StudySnapshot:
+    storage = open_storage(url)
+    try:
+        return read_snapshot(storage, name, study)
+    finally:
+        storage.engine.dispose()
+
+
+def stored(url: str, name: str = NAME) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=url).trials
+
+
+def initial(given: list[dict[str, Any]], **fields: Any) -> StudySpec:
+    return spec(**({"searchSpace": SPACE, "initialTrials": given} | fields))
+
+
+class Middle(EngineSampler):
+    """An engine that proposes the middle, and keeps what it is told."""
+
+    history: Sequence[Observation] = ()
+
+    def propose(
+        self, history: Sequence[Observation], directions: Sequence[StudyDirection], number: int, seed: int
+    ) -> Mapping[str, Any]:
+        self.history = history
+        return {"lr": 0.1, "layers": 3, "optim": "adam"} if "lr" in self.space else {"x": 0.0, "y": 2.0}
+
+
+def middle(study: StudySpec) -> Middle:
+    space = read_space(study)
+    assert space is not None
+    return Middle(space, seed=0)
+
+
+class TestInitialTrials:
+    def test_they_run_first_in_their_order_and_with_their_types(self, storage_url: str) -> None:
+        given = [{"lr": 1, "layers": 2.0, "optim": None}, {"lr": 0.5, "layers": 5, "optim": "sgd", "momentum": 0}]
+        study = initial(given)
+        with TrialLoop(study, storage_url, NAME) as loop:
+            first, second = complete(loop, study).parameters, complete(loop, study).parameters
+        assert first == {"lr": 1.0, "layers": 2, "optim": None}
+        assert [type(value) for value in first.values()] == [float, int, type(None)]
+        assert second == {"lr": 0.5, "layers": 5, "optim": "sgd", "momentum": 0.0}
+
+    @pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "NSGAIISampler", "engine"])
+    def test_the_sampler_fills_what_one_leaves_out(self, tmp_path: Path, sampler: str) -> None:
+        study = initial(
+            [{"lr": 0.25}, {"optim": "sgd"}], sampler={"name": "TPESampler" if sampler == "engine" else sampler}
+        )
+        with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+            if sampler == "engine":
+                loop.study.sampler = middle(study)
+            first, second = complete(loop, study).parameters, complete(loop, study).parameters
+            complete(loop, study)
+        assert first["lr"] == 0.25
+        assert first["layers"] in range(1, 6)
+        assert second["optim"] == "sgd"
+        assert 0 <= second["momentum"] <= 0.9, "which exists with the optimiser that was given"
+        if sampler == "engine":
+            assert (first["layers"], first["optim"], second["lr"]) == (3, "adam", 0.1)
+
+    def test_restarts_and_other_groups_do_not_run_them_again(self, storage_url: str) -> None:
+        study = initial([{"lr": 0.1}, {"lr": 0.2}])
+        with TrialLoop(study, storage_url, NAME, 0) as first, TrialLoop(study, storage_url, NAME, 1) as second:
+            rates = {complete(first, study).parameters["lr"], complete(second, study).parameters["lr"]}
+        with TrialLoop(study, storage_url, NAME, 0) as again:
+            later = complete(again, study).parameters["lr"]
+        assert rates == {0.1, 0.2}
+        assert later not in rates
+        assert len(stored(storage_url)) == 3
+
+    def test_a_process_that_died_while_it_queued_them_is_continued(self, storage_url: str) -> None:
+        study = initial([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}])
+        storage = open_storage(storage_url)
+        open_study(storage, NAME, study).enqueue_trial({"lr": 0.1}, user_attrs={attributes.INITIAL: 0})
+        storage.engine.dispose()
+        with TrialLoop(study, storage_url, NAME) as loop:
+            assert [complete(loop, study).parameters["lr"] for _ in range(3)] == [0.1, 0.2, 0.3]
+            assert len(stored(storage_url)) == 3
+
+    def test_one_that_loses_its_worker_is_tried_again(self, storage_url: str) -> None:
+        study = initial([{"lr": 0.1, "layers": 2, "optim": "adam"}])
+        with TrialLoop(study, storage_url, NAME) as loop:
+            lost = take(loop)
+            loop.tell(lost, Outcome(failure=Failure.LOST, message="gone"))
+            assert complete(loop, study).parameters == lost.parameters
+            assert complete(loop, study).parameters != lost.parameters
+
+    @pytest.mark.parametrize(
+        ("given", "complaint"),
+        [
+            ({"rate": 0.1}, "initialTrials[1].rate: the search space has no such parameter; it has lr, layers, optim"),
+            ({"lr": 2}, "initialTrials[1].lr: 2 is not in [0.001, 1]"),
+            ({"lr": True}, "initialTrials[1].lr: True is not in"),
+            ({"lr": "fast"}, "initialTrials[1].could not convert string to float"),
+            ({"layers": 2.5}, "initialTrials[1].layers: 2.5 is not in [1, 5]"),
+            ({"optim": "lion"}, "initialTrials[1].optim: 'lion' is none of ['adam', 'sgd', None]"),
+            ({"optim": "adam", "momentum": 0.5}, "initialTrials[1].momentum: it exists only where optim is sgd"),
+        ],
+    )
+    def test_one_that_cannot_be_is_refused_before_anything_runs(self, given: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(InvalidStudyError) as refusal:
+            check_algorithms(initial([{"lr": 0.1}, given]))
+        assert refusal.value.reason == reasons.INVALID_INITIAL_TRIAL
+        assert complaint in refusal.value.message
+
+    def test_a_list_is_a_value_like_others(self, storage_url: str) -> None:
+        study = initial([{"sizes": [16]}, {"sizes": "wide"}], searchSpace=LISTS)
+        with TrialLoop(study, storage_url, NAME) as loop:
+            assert [complete(loop, study).parameters["sizes"] for _ in range(2)] == [[16], "wide"]
+
+    def test_they_may_be_corrected_until_a_trial_has_run(self, storage_url: str) -> None:
+        wrong, right = initial([{"lr": 0.1}]), initial([{"lr": 0.2}])
+        with TrialLoop(wrong, storage_url, NAME):
+            pass
+        with TrialLoop(right, storage_url, NAME) as loop:
+            assert complete(loop, right).parameters["lr"] == 0.2
+        with pytest.raises(InvalidStudyError, match="initialTrials changed"), TrialLoop(wrong, storage_url, NAME):
+            pass
+
+
+def made_up(trial: optuna.Trial) -> dict[str, Any]:
+    return {"rate": trial.suggest_float("lr", 0, 1)}
+
+
+class TestInitialTrialsOfADefineByRunSpace:
+    def study(self, *given: dict[str, Any]) -> StudySpec:
+        return initial(list(given), searchSpace={"python": f"{__name__}:made_up"}, budget={"maxFailedTrials": 0})
+
+    def test_their_values_are_taken(self, tmp_path: Path) -> None:
+        study = self.study({"lr": 0.5})
+        with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+            assert take(loop).parameters == {"rate": 0.5}
+
+    @pytest.mark.filterwarnings("ignore:Fixed parameter")
+    @pytest.mark.parametrize(
+        ("given", "complaint"),
+        [
+            ({"lr": 7.0}, "initialTrials[0].lr: 7.0 is not in FloatDistribution"),
+            ({"rate": 0.5}, "initialTrials[0].rate: the search space did not ask for such a parameter"),
+        ],
+    )
+    def test_one_that_cannot_be_fails(self, tmp_path: Path, given: dict[str, Any], complaint: str) -> None:
+        with TrialLoop(self.study(given), f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+            ended = loop.next()
+        assert isinstance(ended, Verdict)
+        assert ended.next is Next.FAILED
+        assert complaint in ended.message
+
+
+def other_study(
+    url: str,
+    points: Sequence[Mapping[str, Any]],
+    values: Sequence[Mapping[str, float]],
+    name: str = "small",
+    **fields: Any,
+) -> None:
+    """A study of the same storage whose trials had these hyperparameters and metrics."""
+    study = initial([dict(point) for point in points], **({"searchSpace": FLAT} | fields))
+    with TrialLoop(study, url, name) as loop:
+        for metrics in values:
+            loop.tell(take(loop), conclude(metrics, study))
+
+
+def warm(*names: str, **fields: Any) -> StudySpec:
+    return spec(**({"searchSpace": FLAT, "warmStartFrom": [{"study": name} for name in names or ("small",)]} | fields))
+
+
+class TestWarmStart:
+    def test_the_sampler_knows_the_trials_and_they_count_for_nothing(self, storage_url: str) -> None:
+        points = [{"x": x / 10, "y": 1.0} for x in range(-1, 3)]
+        other_study(storage_url, points, [{"loss": -9.0 + point["x"] ** 2} for point in points])
+        study = warm(budget={"maxTrials": 2, "maxFailedTrials": 0})
+        with TrialLoop(study, storage_url, NAME) as loop:
+            seen = [(trial.params, trial.value) for trial in loop.study.get_trials(states=(TrialState.COMPLETE,))]
+            trials = [complete(loop, study, loss=value) for value in (5.0, 4.0)]
+            ended = loop.next()
+        assert seen == [(point, pytest.approx(-9.0 + point["x"] ** 2)) for point in points]
+        assert isinstance(ended, Verdict)
+        assert ended.message == "2 of 2 trials finished"
+        snapshot = snapshot_of(storage_url, study)
+        assert (snapshot.counts.complete, snapshot.counts.total) == (2, 2)
+        assert [trial.number for trial in snapshot.best] == [trials[1].number, trials[0].number]
+        assert snapshot.warm_start == WarmStartCounts(trials=4, values_left_out=0, trials_left_out=0)
+
+    def test_the_sampler_learns_from_them_as_if_they_were_its_own(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 's.db'}"
+        study = warm(sampler={"name": "TPESampler", "options": {"seed": 0}})
+        space = read_space(study)
+        assert space is not None
+        alone = optuna.create_study(sampler=build_sampler(study, space, trials=12))
+        for x in range(-6, 6):
+            point = {"x": float(x) / 3, "y": 1.0}
+            alone.add_trial(
+                optuna.trial.create_trial(value=x * x, params=point, distributions=space.distributions)  # type: ignore[arg-type]
+            )
+        storage = open_storage(url)
+        open_study(storage, "small", spec(searchSpace=FLAT)).add_trials(alone.trials)
+        storage.engine.dispose()
+        with TrialLoop(study, url, NAME) as loop:
+            proposed = [take(loop).parameters for _ in range(3)]
+        assert proposed == [space.suggest(alone.ask()) for _ in range(3)]
+
+    def test_they_are_taken_once(self, storage_url: str) -> None:
+        other_study(storage_url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
+        study = warm()
+        with TrialLoop(study, storage_url, NAME, 0), TrialLoop(study, storage_url, NAME, 1):
+            pass
+        optuna.delete_study(study_name="small", storage=storage_url)
+        with TrialLoop(study, storage_url, NAME, 0):
+            assert len(stored(storage_url)) == 1, "and their study may go"
+
+    def test_a_process_that_died_while_it_took_them_is_continued(self, storage_url: str) -> None:
+        other_study(storage_url, [{"x": 1, "y": 1}, {"x": 0, "y": 2}], [{"loss": 1.0}, {"loss": 2.0}])
+        study = warm()
+        storage = open_storage(storage_url)
+        open_study(storage, NAME, study).add_trial(
+            optuna.trial.create_trial(value=1.0, user_attrs={attributes.TAKEN_FROM: ["small", 0]})
+        )
+        storage.engine.dispose()
+        with TrialLoop(study, storage_url, NAME):
+            taken = [trial.user_attrs[attributes.TAKEN_FROM] for trial in stored(storage_url)]
+        assert taken == [["small", 0], ["small", 1]]
+        taken_from = snapshot_of(storage_url, study).warm_start
+        assert taken_from == WarmStartCounts(trials=2, values_left_out=0, trials_left_out=0)
+
+    def test_values_out_of_bounds_are_left_out_and_counted(self, storage_url: str) -> None:
+        wide = {
+            "parameters": {
+                "lr": {"type": "float", "low": 0.001, "high": 100},
+                "layers": {"type": "int", "low": 1, "high": 50},
+                "optim": {"type": "categorical", "choices": ["adam", "sgd", "lion"]},
+                "momentum": {"type": "float", "low": 0, "high": 0.9},
+                "dropout": {"type": "float", "low": 0, "high": 1},
+            }
+        }
+        points = [
+            {"lr": 0.5, "layers": 2, "optim": "sgd", "momentum": 0.3, "dropout": 0.1},
+            {"lr": 50.0, "layers": 20, "optim": "adam", "momentum": 0.3, "dropout": 0.1},
+            {"lr": 50.0, "layers": 20, "optim": "lion", "momentum": 0.3, "dropout": 0.1},
+        ]
+        other_study(storage_url, points, [{"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0}], searchSpace=wide)
+        study = warm(searchSpace=SPACE)
+        with TrialLoop(study, storage_url, NAME) as loop:
+            complete(loop, study)  # samplers can work with what is there
+            complete(loop, study)
+        assert [trial.params for trial in stored(storage_url)[:2]] == [
+            {"lr": 0.5, "layers": 2, "optim": "sgd", "momentum": 0.3},
+            {"optim": "adam"},
+        ]
+        found = snapshot_of(storage_url, study).warm_start
+        assert found == WarmStartCounts(trials=2, values_left_out=2, trials_left_out=1)
+
+    def test_engines_are_told_of_whole_points_alone(self, storage_url: str) -> None:
+        wide = {"parameters": {**FLAT["parameters"], "y": {"type": "float", "low": 0, "high": 40}}}
+        other_study(
+            storage_url, [{"x": 1, "y": 30}, {"x": 1, "y": 3}], [{"loss": 1.0}, {"loss": 2.0}], searchSpace=wide
+        )
+        study = warm()
+        with TrialLoop(study, storage_url, NAME) as loop:
+            engine = loop.study.sampler = middle(study)
+            take(loop)
+        assert [told.values for told in engine.history] == [{"x": 1.0, "y": 3.0}]
+
+    def test_lists_keep_their_values(self, storage_url: str) -> None:
+        other_study(storage_url, [{"sizes": [16]}], [{"loss": 1.0}], searchSpace=LISTS)
+        more = {"optuna": {"sizes": {"suggest_categorical": {"choices": [[16], [32]]}}}}
+        study = warm(searchSpace=more)
+        with TrialLoop(study, storage_url, NAME) as loop:
+            engine = loop.study.sampler = middle(study)
+            engine.propose = lambda *_: {}  # type: ignore[method-assign]
+            assert engine.space.decode(stored(storage_url)[0].params) == {"sizes": [16]}
+            take(loop)
+
+    def test_one_objective_of_two_is_enough_and_finds_its_place(self, storage_url: str) -> None:
+        two = [{"metric": "size", "direction": "minimize"}, {"metric": "eval_loss", "direction": "minimize"}]
+        other_study(storage_url, [{"x": 1, "y": 1}], [{"size": 9, "loss": 0.5}], objectives=two)
+        study = warm()
+        with TrialLoop(study, storage_url, NAME) as loop:
+            assert [trial.value for trial in loop.study.trials] == [0.5]
+
+    def test_constraints_hold_for_them_too(self, storage_url: str) -> None:
+        found = [{"loss": 1.0, "latency": 30}, {"loss": 2.0, "latency": 10}, {"loss": 3.0}]
+        other_study(storage_url, [{"x": 1, "y": y} for y in (1, 2, 3)], found)
+        study = warm(constraints=[{"metric": "latency", "max": 20}])
+        with TrialLoop(study, storage_url, NAME):
+            assert [trial.constraints for trial in stored(storage_url)] == [{"latency:max": 10}, {"latency:max": -10}]
+        taken = snapshot_of(storage_url, study).warm_start
+        assert taken == WarmStartCounts(trials=2, values_left_out=0, trials_left_out=1)
+
+    def test_with_scalarize_samplers_see_their_weighted_sum(self, storage_url: str) -> None:
+        two = [{"metric": "f1", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}]
+        other_study(storage_url, [{"x": 1, "y": 1}], [{"f1": 0.5, "size": 9}], objectives=two)
+        study = warm(objectives=two, scalarize={"weights": {"f1": 10, "size": 1}})
+        with TrialLoop(study, storage_url, NAME) as loop:
+            assert [trial.value for trial in loop.study.trials] == [4.0]
+        assert snapshot_of(storage_url, study).front_size == 0
+
+    def test_what_a_study_took_is_not_passed_on(self, storage_url: str) -> None:
+        other_study(storage_url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
+        between = warm()
+        with TrialLoop(between, storage_url, "between") as loop:
+            complete(loop, between, loss=7.0)
+        with TrialLoop(warm("between"), storage_url, NAME) as loop:
+            assert [trial.value for trial in loop.study.trials] == [7.0]
+
+    def test_in_a_cluster_the_latest_study_of_the_name_and_namespace_is_meant(self, storage_url: str) -> None:
+        for value, name in ((1, "team/small-0000000a"), (2, "team/small-0000000b"), (3, "other/small-0000000c")):
+            other_study(storage_url, [{"x": 1, "y": 1}], [{"loss": value}], name=name)
+        other_study(storage_url, [{"x": 1, "y": 1}], [{"loss": 4}], name="team/small-er-0000000d")
+        with TrialLoop(warm(), storage_url, "team/study-0000000e") as loop:
+            assert [trial.value for trial in loop.study.trials] == [2.0]
+        with TrialLoop(warm("small-0000000a"), storage_url, "team/study-0000000f") as loop:
+            assert [trial.value for trial in loop.study.trials] == [1.0]
+        with TrialLoop(warm("study"), storage_url, "team/study-00000010") as loop:
+            assert not loop.study.trials, "its predecessor of the same name, which had none of its own"
+
+    def test_a_study_that_is_not_there_is_named(self, storage_url: str) -> None:
+        storage = open_storage(storage_url)
+        with pytest.raises(InvalidStudyError, match="no other study 'small'") as refusal:
+            open_study(storage, NAME, warm())
+        storage.engine.dispose()
+        assert refusal.value.reason == reasons.INVALID_WARM_START
+
+    def test_a_study_of_other_objectives_is_refused(self, storage_url: str) -> None:
+        accuracy = [{"metric": "accuracy", "direction": "maximize"}]
+        other_study(storage_url, [{"x": 1, "y": 1}], [{"accuracy": 0.5}], objectives=accuracy)
+        storage = open_storage(storage_url)
+        with pytest.raises(InvalidStudyError, match="has no values of loss; its objectives are accuracy"):
+            open_study(storage, NAME, warm())
+        storage.engine.dispose()
+
+    def test_a_define_by_run_space_cannot_check_them(self) -> None:
+        with pytest.raises(InvalidStudyError, match="has no bounds to check other trials by"):
+            check_algorithms(warm(searchSpace={"python": f"{__name__}:made_up"}))
