@@ -8,6 +8,7 @@ Ray's time attribute is a trial's reports, counted from one (``training_iteratio
 checkpoint to continue from.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -275,7 +276,9 @@ def build_scheduler(scheduler: Scheduler, factory: Any, options: Mapping[str, An
         return factory(metric=_METRIC, mode=mode, **arguments)
 
     try:
-        build("min")
+        with warnings.catch_warnings(), _numpy_seeded(0):
+            warnings.simplefilter("ignore")  # a division by zero, on its way to an error
+            build("min").on_trial_add(None, _Trial("0"))
     except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
         raise InvalidStudyError(reasons.INVALID_OPTION, f"pruner {factory.__name__}: {error}") from None
     return scheduler.pruner(build)
