@@ -16,7 +16,9 @@ from click.testing import CliRunner
 from hpstudy.cli.main import main
 from hpstudy.cli.text import format_seconds
 from hpstudy.storage.opening import open_storage
-from hpstudy.trials.loop import TrialLoop
+from hpstudy.trials.budget import Verdict
+from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.outcome import conclude
 from tests.unit.builders import manifest, spec
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -171,6 +173,56 @@ def test_a_changed_search_space_is_refused_and_loses_nothing(folder: Path, monke
     assert result.exit_code == 2
     assert "searchSpace changed, and study 'mine' has trials of the old one" in result.output
     assert len(optuna.load_study(study_name="mine", storage="sqlite:///hpstudy-runs/mine/study.db").trials) == 1
+
+
+def test_a_study_that_is_over_says_why_and_what_it_reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    fields: dict[str, Any] = {
+        "objectives": [
+            {"metric": "f1", "direction": "maximize", "reference": 0},
+            {"metric": "size", "direction": "minimize", "reference": 40},
+        ],
+        "scalarize": {"weights": {"f1": 100, "size": 1}},
+        "constraints": [{"metric": "size", "max": 30}],
+        "stopWhen": {
+            "improvement": {"name": "BestValueStagnationEvaluator", "options": {"max_stagnation_trials": 0}},
+            "minTrials": 2,
+        },
+        "sampler": {"name": "RandomSampler"},
+    }
+    url = f"sqlite:///{folder / 's.db'}"
+    for name, more in (("small", {}), ("mine", {"warmStartFrom": [{"study": "small"}]})):
+        study = spec(**fields | more)
+        with TrialLoop(study, url, name) as loop:
+            for f1, size in ((0.5, 10), (0.4, 20), (0.6, 31)):
+                if isinstance(assigned := loop.next(), Assignment):
+                    loop.tell(assigned, conclude({"f1": f1, "size": size}, study))
+            assert isinstance(loop.next(), Verdict)
+    path = write(folder, **fields | {"warmStartFrom": [{"study": "small"}]})
+    result = CliRunner().invoke(main, ["run", str(path), "--storage", url])
+    assert result.exit_code == 0, result.output
+    for text in (
+        "2 trials complete",
+        "Learnt    from 2 trials of other studies; left out: 0 values out of bounds, 0 trials",
+        "Ended     enough after 2 complete trials: stopWhen",
+        "Pareto front, 1 trials, hypervolume 15\n",
+        "trial 2: f1 0.5, size 10",
+    ):
+        assert text in result.output
+    assert (folder / "hpstudy-runs" / "mine" / "history.png").stat().st_size > 5000
+
+
+def test_a_study_without_a_trial_within_its_constraints_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    fields: dict[str, Any] = {"constraints": [{"metric": "size", "max": 30}], "budget": {"maxTrials": 1}}
+    url = f"sqlite:///{folder / 's.db'}"
+    study = spec(**fields)
+    with TrialLoop(study, url, "mine") as loop:
+        assigned = loop.next()
+        assert isinstance(assigned, Assignment)
+        loop.tell(assigned, conclude({"loss": 1, "size": 31}, study))
+    result = CliRunner().invoke(main, ["run", str(write(folder, **fields)), "--storage", url])
+    assert "No trial keeps the constraints." in result.output
 
 
 def test_the_examples_are_valid() -> None:

@@ -22,6 +22,9 @@ spec:
   trial: {function: "m:f"}
 """
 
+TWO = [{"metric": metric, "direction": "minimize"} for metric in "ab"]
+TRANSFORMERS = {"task": "text-classification", "model": {"name": "m"}, "dataset": {"csv": "c"}}
+
 
 def with_parameter(**parameter: Any) -> dict[str, Any]:
     return manifest(searchSpace={"parameters": {"p": parameter}})
@@ -55,11 +58,37 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
             manifest(objectives=[{"metric": "a", "direction": "minimize"}] * 2),
             "each objective needs a metric of its own",
         ),
-        (manifest(backend="hyperopt"), "spec.backend: input should be 'optuna', got 'hyperopt'"),
+        (
+            manifest(backend="hyperopt"),
+            "spec.backend: input should be 'optuna', 'ray', 'wandb' or 'sigopt', got 'hyperopt'",
+        ),
         (manifest(trial={}), "trial must have exactly one of transformers, function"),
         (manifest(trial={"function": "not a function"}), "spec.trial.function: string should match pattern"),
         (manifest(budget={"maxTrials": 0}), "spec.budget.maxTrials: input should be greater than or equal to 1, got 0"),
         (manifest(workers={"processesPerNode": "all"}), "spec.workers.processesPerNode: input should be"),
+        (
+            manifest(objectives=[{"metric": m, "direction": "minimize"} for m in ("f1", "eval_f1")]),
+            "each objective needs a metric of its own",
+        ),
+        (
+            manifest(objectives=TWO, scalarize={"weights": {"a": 1, "c": 1}}),
+            "scalarize.weights needs each metric of the objectives, and no other",
+        ),
+        (manifest(objectives=TWO, scalarize={"weights": {"a": 0, "b": 0}}), "weights must be 0 or more, and one"),
+        (manifest(objectives=TWO, scalarize={"weights": {"a": 1, "b": -1}}), "weights must be 0 or more, and one"),
+        (manifest(scalarize={"weights": {"loss": 1}}), "weights: dictionary should have at least 2 items"),
+        (manifest(objectives=TWO, pruner={"name": "NopPruner"}), "a pruner needs exactly one objective, or scalarize"),
+        (manifest(objectives=TWO, stopWhen={}), "stopWhen needs exactly one objective, or scalarize"),
+        (manifest(constraints=[{"metric": "latency"}]), "a constraint needs max or min"),
+        (manifest(constraints=[{"metric": "latency", "min": 2, "max": 1}]), "min must not exceed max"),
+        (
+            manifest(trial={"transformers": TRANSFORMERS}, objectives=[{"metric": "test_f1", "direction": "maximize"}]),
+            "metrics on test data (test_) are recorded, never optimised",
+        ),
+        (
+            manifest(trial={"transformers": TRANSFORMERS}, constraints=[{"metric": "test_f1", "min": 0}]),
+            "metrics on test data (test_) are recorded, never optimised",
+        ),
         (manifest(name="Reviews"), "metadata.name: string should match pattern"),
         ({}, "apiVersion: required"),
         ([], "manifest: input should be"),
@@ -78,9 +107,8 @@ def test_every_wrong_field_is_named_at_once() -> None:
 
 
 def test_two_forms_of_a_trial_are_refused() -> None:
-    transformers = {"task": "text-classification", "model": {"name": "m"}, "dataset": {"csv": "c"}}
     with pytest.raises(InvalidStudyError, match="exactly one of transformers, function"):
-        parse_study(manifest(trial={"function": "m:f", "transformers": transformers}))
+        parse_study(manifest(trial={"function": "m:f", "transformers": TRANSFORMERS}))
 
 
 def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
@@ -109,6 +137,24 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "absent.yaml")
 
 
+def test_a_pruner_may_go_with_several_objectives_that_are_made_one() -> None:
+    weights = {"weights": {"a": 1, "b": 0.5}}
+    assert study(objectives=TWO, scalarize=weights, pruner={"name": "MedianPruner"}, stopWhen={}).spec.is_scalar
+
+
+def test_an_objective_without_a_metric_has_the_default_one() -> None:
+    assert study(objectives=[{"direction": "maximize"}]).spec.objectives[0].metric == "objective"
+
+
 def test_what_the_worker_reads_is_what_was_written() -> None:
-    original = study(workers={"nodes": 2, "processesPerNode": 2}, pruner={"name": "MedianPruner"})
+    original = study(
+        workers={"nodes": 2, "processesPerNode": 2},
+        objectives=TWO,
+        scalarize={"weights": {"a": 1, "b": 0.5}},
+        pruner={"name": "MedianPruner"},
+        constraints=[{"metric": "c", "max": 1}],
+        stopWhen={"improvement": {"name": "EMMREvaluator", "options": {"seed": 1}}, "minTrials": 5},
+        initialTrials=[{"x": 1, "y": None}],
+        warmStartFrom=[{"study": "small"}],
+    )
     assert parse_study(original.model_dump(mode="json", by_alias=True, exclude_none=True)) == original

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.study import Dataset, StudySpec
+from hpstudy.api.study import Dataset, Objective, StudySpec
 from hpstudy.storage import attributes
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.dataset import read_text_dataset
+from hpstudy.training.objective import Compute, load_objective
 from hpstudy.training.trainer import TransformersForm
 from hpstudy.training.trial import Trial
+from hpstudy.trials.outcome import conclude
 from tests.unit.builders import spec
 from tests.unit.groups import group
 
@@ -187,6 +189,78 @@ def test_the_best_evaluation_counts_and_brings_its_test_metrics(reviews: Path, t
     assert metrics["eval_f1"] > 0.8, "the task can be learnt"
     assert abs(metrics["test_f1"] - metrics["eval_f1"]) < 0.2
     assert metrics["model_parameters"] > 1000
+
+
+def test_the_last_evaluation_counts_where_the_user_says_so(reviews: Path, tmp_path: Path) -> None:
+    scores: dict[str, tuple[float, float, float]] = {}
+    for evaluation in ("best", "last"):
+        fields = form_fields(None, {"test": 0.2}, num_train_epochs=4, per_device_train_batch_size=16)
+        fields["trial"]["transformers"]["evaluation"] = evaluation
+        fields["objectives"] = [{"metric": "f1", "direction": "minimize"}]
+        study = spec(**fields)
+        metrics, recorder = run(prepared(study, reviews.parent), study, tmp_path, learning_rate=0.01)
+        reported = [report["eval_f1"] for report in recorder.metrics]
+        scores[evaluation] = (metrics["eval_f1"], min(reported), reported[-1])
+        assert abs(metrics["test_f1"] - metrics["eval_f1"]) < 0.25, "of the same evaluation"
+    lowest, last = scores["best"][1:]
+    assert lowest < last, "the case is one where it matters"
+    assert scores["best"][0] == lowest, "named without its prefix"
+    assert scores["last"] == (last, lowest, last)
+
+
+def test_an_objective_without_a_metric_is_that_of_transformers(reviews: Path, tmp_path: Path) -> None:
+    fields = form_fields(num_train_epochs=2) | {"objectives": [{"direction": "maximize"}]}
+    study = spec(**fields)
+    metrics, recorder = run(prepared(study, reviews.parent), study, tmp_path, learning_rate=0.01)
+    for report in [*recorder.metrics, metrics]:
+        assert report["objective"] == pytest.approx(report["eval_accuracy"] + report["eval_f1"])
+    assert metrics["objective"] == max(report["objective"] for report in recorder.metrics)
+    assert conclude(metrics, study).values == (metrics["objective"],)
+
+
+def test_and_where_there_is_no_metric_it_is_the_loss() -> None:
+    assert study_objective(None)({"eval_loss": 0.5, "eval_runtime": 3.0, "epoch": 1.0}) == {"objective": 0.5}
+
+
+def study_objective(entry: str | None, *metrics: str) -> Compute:
+    fields = form_fields()["trial"]["transformers"]
+    trial = spec(trial={"transformers": fields | ({"computeObjective": entry} if entry else {})}).trial.transformers
+    assert trial is not None
+    named = [Objective(metric=metric, direction="minimize") for metric in metrics or ("objective",)]
+    return load_objective(trial, named)
+
+
+def cost(metrics: dict[str, float]) -> float:
+    return 1 - metrics.pop("eval_f1")
+
+
+def cost_and_loss(metrics: dict[str, float]) -> tuple[float, float]:
+    return 1 - metrics["eval_f1"], metrics["eval_loss"]
+
+
+def test_a_function_of_the_users_computes_the_objective_of_each_evaluation(reviews: Path, tmp_path: Path) -> None:
+    fields = form_fields(num_train_epochs=5, per_device_train_batch_size=16)
+    fields["trial"]["transformers"]["computeObjective"] = f"{__name__}:cost"
+    study = spec(**fields | {"objectives": [{"direction": "minimize"}]})
+    metrics, recorder = run(prepared(study, reviews.parent), study, tmp_path, learning_rate=0.01)
+    assert [report["objective"] for report in recorder.metrics] == [1 - r["eval_f1"] for r in recorder.metrics]
+    assert metrics["objective"] == min(report["objective"] for report in recorder.metrics)
+
+
+def test_or_one_value_for_each_objective_in_order() -> None:
+    compute = study_objective(f"{__name__}:cost_and_loss", "cost", "loss")
+    assert compute({"eval_f1": 0.75, "eval_loss": 2.0}) == {"cost": 0.25, "loss": 2.0}
+    with pytest.raises(TypeError, match=r"cost_and_loss returned .* it must return a number for cost"):
+        study_objective(f"{__name__}:cost_and_loss", "cost")({"eval_f1": 0.75, "eval_loss": 2.0})
+
+
+@pytest.mark.parametrize("entry", ["no_such_module:cost", f"{__name__}:no_such_function"])
+def test_a_function_that_cannot_be_imported_is_refused_when_preparing(reviews: Path, entry: str) -> None:
+    fields = form_fields()
+    fields["trial"]["transformers"]["computeObjective"] = entry
+    with pytest.raises(InvalidStudyError, match=r"trial\.transformers\.computeObjective: ") as refusal:
+        prepared(spec(**fields), reviews.parent)
+    assert refusal.value.reason == "ImportFailed"
 
 
 def test_a_prune_ends_training_at_that_evaluation(reviews: Path, tmp_path: Path) -> None:

@@ -40,6 +40,32 @@ def test_all_ranks_train_each_trial_and_prune_together(tmp_path: Path, nodes: in
         assert all(len(trial.intermediate_values) == 4 for trial in complete)
 
 
+def test_ranks_of_different_opinions_act_on_that_of_rank_zero(tmp_path: Path) -> None:
+    with group(tmp_path, "disagrees", processes=2, budget={"maxTrials": 1}) as made:
+        assert made.join() == [0]
+        assert made.trials()[0].value == 0
+
+
+def test_objectives_constraints_and_initial_trials_go_all_the_way(tmp_path: Path) -> None:
+    """The best weighted sum is at x = 0, the constraint allows nothing above 0.5."""
+    fields = {
+        "objectives": [{"metric": "f1", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}],
+        "scalarize": {"weights": {"f1": 1, "size": 1}},
+        "constraints": [{"metric": "eval_size", "max": 2.25}],
+        "initialTrials": [{"x": 0.25}, {"x": -0.5}, {"x": 0}, {"x": 0.75}],
+        "pruner": {"name": "MedianPruner", "options": {"n_startup_trials": 3}},
+        "budget": {"maxTrials": 4},
+    }
+    with group(tmp_path, "trades_off", **fields) as made:
+        assert made.join() == [0]
+        assert made.states() == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
+        trials = made.trials()
+        assert [trial.params["x"] for trial in trials] == [0.25, -0.5, 0, 0.75]
+        assert trials[0].values == pytest.approx([0.4375, 1.5625])
+        assert [trial.constraints["eval_size:max"] <= 0 for trial in trials] == [True, True, True, False]
+        assert trials[3].intermediate_values == {0: pytest.approx(-0.9375 + 3.0625)}
+
+
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_an_exception_on_one_rank_ends_the_trial_on_all_and_is_its_message(tmp_path: Path, nodes: int) -> None:
     with group(tmp_path, "raises_on_the_last_rank", nodes=nodes, processes=2, budget=BUDGET) as made:

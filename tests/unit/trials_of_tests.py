@@ -28,6 +28,26 @@ def together(trial: Trial) -> float:
     return total.item()
 
 
+def disagrees(trial: Trial) -> dict[str, float]:
+    """Each rank has an opinion of its own; the loss is how many act on another than rank zero's."""
+    dist.init_process_group("gloo")
+    wrong = sum(trial.agree(trial.rank == asked) is not (asked == 0) for asked in range(3))
+    total = torch.tensor([float(wrong)])
+    dist.all_reduce(total)
+    return {"loss": total.item()}
+
+
+def trades_off(trial: Trial) -> dict[str, float]:
+    """Two metrics that pull apart, by the Trainer's names, reported and returned."""
+    x = trial.params["x"]
+    metrics = {"eval_f1": 1 - (x - 1) ** 2, "eval_size": (x + 1) ** 2}
+    for epoch in range(3):
+        trial.report(metrics, epoch)
+        if trial.should_prune():
+            raise TrialPruned
+    return metrics
+
+
 def raises_on_the_last_rank(trial: Trial) -> float:
     dist.init_process_group("gloo")
     if trial.number == 0 and trial.rank == trial.world_size - 1:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from hpstudy.api.names import stored_study_name
 from hpstudy.api.study import Study
-from hpstudy.cli.text import format_parameters, format_values
+from hpstudy.cli.text import format_parameters, format_value, format_values
 from hpstudy.report.history import plot_history
 from hpstudy.storage import attributes
 from hpstudy.storage.reading import StudySnapshot
@@ -26,12 +26,24 @@ def summarise(
     )
     if snapshot.sampler:
         console.print(f"[bold]Sampler[/bold]   {snapshot.sampler}", soft_wrap=True)
+    if taken := snapshot.warm_start:
+        console.print(
+            f"[bold]Learnt[/bold]    from {taken.trials} trials of other studies; "
+            f"left out: {taken.values_left_out} values out of bounds, {taken.trials_left_out} trials",
+            soft_wrap=True,
+        )
+    if snapshot.stop:
+        console.print(f"[bold]Ended[/bold]     {snapshot.stop.message}", soft_wrap=True)
+    if not snapshot.best and counts.complete and study.spec.constraints:
+        console.print("No trial keeps the constraints.")
     if not snapshot.best:
         console.print(f"Log: {output / 'worker.log'}")
         return
     stored = optuna.load_study(study_name=stored_study_name(study.metadata), storage=storage)
     shown = snapshot.best if snapshot.front_size is not None else snapshot.best[:1]
     title = "Best trial" if snapshot.front_size is None else f"Pareto front, {snapshot.front_size} trials"
+    if snapshot.hypervolume is not None:
+        title += f", hypervolume {format_value(snapshot.hypervolume)}"
     console.print(f"[bold]{title}[/bold]")
     for trial in shown:
         console.print(f"  trial {trial.number}: {format_values(trial.values)}", soft_wrap=True)

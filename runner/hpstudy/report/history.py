@@ -1,5 +1,6 @@
 """The plot of a study: values over trials, or the Pareto front."""
 
+import itertools
 from pathlib import Path
 
 import matplotlib
@@ -7,6 +8,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpstudy.api.study import StudySpec
+from hpstudy.storage import attributes
 from hpstudy.storage.pareto import pareto_front
 
 matplotlib.use("agg")  # a file, no window
@@ -15,26 +17,34 @@ _COLOURS = {"trial": "#6b7fa3", "best": "#c2410c"}
 
 
 def plot_history(study: optuna.Study, spec: StudySpec, path: Path) -> Path:
-    """Draw the complete trials into a PNG: one objective over trial numbers with the best so far, or the first two
-    objectives against each other with the front. Returns the path."""
+    """Draw the study's own complete trials into a PNG: one objective over trial numbers with the best so far, or the
+    first two objectives against each other with the front; a trial beyond a constraint is hollow, and never the best.
+    Returns the path."""
     from matplotlib.figure import Figure
 
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if attributes.TAKEN_FROM not in trial.user_attrs
+    ]
+    kept = [trial for trial in trials if all(value <= 0 for value in trial.constraints.values())]
+    beyond = [trial for trial in trials if any(value > 0 for value in trial.constraints.values())]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    values = [trial.values for trial in trials]
-    directions = [objective.direction for objective in spec.objectives]
-    if len(spec.objectives) == 1:
-        better = max if directions[0] == "maximize" else min
-        numbers = [trial.number for trial in trials]
-        series = [value[0] for value in values]
-        best = [better(series[: index + 1]) for index in range(len(series))]
-        axes.scatter(numbers, series, color=_COLOURS["trial"], label="trial")
-        axes.step(numbers, best, where="post", color=_COLOURS["best"], label="best so far")
+    single = len(spec.objectives) == 1
+    for group, face, label in ((kept, _COLOURS["trial"], "trial"), (beyond, "none", "beyond a constraint")):
+        if group:
+            across = [trial.number if single else trial.values[0] for trial in group]
+            up = [trial.values[0 if single else 1] for trial in group]
+            axes.scatter(across, up, facecolors=face, edgecolors=_COLOURS["trial"], label=label)
+    if single:
+        better = max if spec.objectives[0].direction == "maximize" else min
+        best = list(itertools.accumulate((trial.values[0] for trial in kept), better))
+        axes.step([trial.number for trial in kept], best, where="post", color=_COLOURS["best"], label="best so far")
         axes.set(xlabel="trial", ylabel=spec.objectives[0].metric)
     else:
-        front = pareto_front(values, directions)
-        axes.scatter([v[0] for v in values], [v[1] for v in values], color=_COLOURS["trial"], label="trial")
+        values = [trial.values for trial in kept]
+        front = pareto_front(values, [objective.direction for objective in spec.objectives])
         axes.plot(
             [values[i][0] for i in front], [values[i][1] for i in front], "o-", color=_COLOURS["best"], label="front"
         )
