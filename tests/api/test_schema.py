@@ -9,6 +9,7 @@ from tests.support.kubectl import KubectlError
 from tests.support.processes import REPOSITORY
 
 FLOAT = {"type": "float", "low": 0.1, "high": 1}
+TWO = [{"metric": metric, "direction": "minimize"} for metric in "ab"]
 
 
 def parameter(**fields: Any) -> dict[str, Any]:
@@ -31,6 +32,17 @@ def create(team: Team, manifest: dict[str, Any]) -> None:
         {"searchSpace": {"python": "train:space"}},
         {"objectives": [{"metric": "f1", "direction": "maximize"}, {"metric": "ms", "direction": "minimize"}]},
         {"sampler": {"name": "TPESampler", "options": {"seed": 7}}, "pruner": {"name": "MedianPruner"}},
+        {
+            "objectives": [objective | {"reference": 3} for objective in TWO],
+            "scalarize": {"weights": {"a": 1, "b": 0.5}},
+            "pruner": {"name": "MedianPruner"},
+            "stopWhen": {"improvement": {"name": "EMMREvaluator", "options": {"seed": 1}}, "minTrials": 5},
+        },
+        {
+            "constraints": [{"metric": "latency", "max": 20}, {"metric": "recall", "min": 0.5, "max": 1}],
+            "initialTrials": [{"lr": 0.2, "optim": None, "sizes": [8, 8]}, {}],
+            "warmStartFrom": [{"study": "small"}],
+        },
         {"workers": {"nodes": 2, "processesPerNode": 2}},
         {"workers": {"processesPerNode": "auto", "template": {"spec": {"containers": [{"name": "worker"}]}}}},
         {"storage": {"secretRef": {"name": "database"}}},
@@ -104,6 +116,31 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
                 "pruner": {"name": "MedianPruner"},
             },
             "a pruner needs exactly one objective",
+        ),
+        (
+            {"objectives": TWO, "scalarize": {"weights": {"a": 1, "c": 1}}},
+            "scalarize.weights needs each metric of the objectives, and no other",
+        ),
+        ({"objectives": TWO, "scalarize": {"weights": {"a": 0, "b": 0}}}, "weights must be 0 or more, and one of them"),
+        (
+            {"objectives": TWO, "scalarize": {"weights": {"a": 2, "b": -1}}},
+            "weights must be 0 or more, and one of them",
+        ),
+        ({"objectives": TWO, "stopWhen": {"minTrials": 5}}, "stopWhen needs exactly one objective"),
+        ({"constraints": [{"metric": "latency"}]}, "a constraint needs max or min"),
+        ({"constraints": [{"metric": "latency", "min": 2, "max": 1}]}, "min must not exceed max"),
+        (
+            {
+                "objectives": [{"metric": "test_f1", "direction": "maximize"}],
+                "trial": {
+                    "transformers": {
+                        "task": "text-classification",
+                        "model": {"name": "m"},
+                        "dataset": {"csv": "d.csv"},
+                    }
+                },
+            },
+            "are recorded, never optimised",
         ),
         ({"backend": "hyperopt"}, "Unsupported value"),
         ({"trial": {}}, "trial must have exactly one of transformers, function"),
@@ -198,6 +235,8 @@ class TestOnceStarted:
         [
             ({"objectives": [{"metric": "loss", "direction": "minimize"}]}, "the objectives cannot change"),
             ({"searchSpace": {"parameters": {"lr": FLOAT}}}, "the search space cannot change"),
+            ({"constraints": [{"metric": "loss", "max": 1}]}, "constraints cannot change"),
+            ({"warmStartFrom": [{"study": "other"}]}, "warmStartFrom cannot change"),
         ],
     )
     def test_what_the_trials_depend_on_cannot_change(self, started: Team, spec: dict[str, Any], words: str) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.load import parse_study
-from hpstudy.api.status import BestTrial, TrialCounts
+from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.study import SecretKey
-from hpstudy.storage.reading import StudySnapshot
+from hpstudy.storage.reading import Stop, StudySnapshot
 from hpstudy_operator import builders, names
 from hpstudy_operator.conditions import State, merge
 from hpstudy_operator.decide import Decision, decide
@@ -111,7 +111,15 @@ def waiting_pod(of: dict[str, Any], reason: str, message: str) -> dict[str, Any]
     return pod(of, phase="Pending", containerStatuses=[{"name": "worker", "image": IMAGE, "state": waiting}])
 
 
-def stored(*, best: tuple[BestTrial, ...] = (), front: int | None = None, **counts: int) -> StorageView:
+def stored(
+    *,
+    best: tuple[BestTrial, ...] = (),
+    front: int | None = None,
+    hypervolume: float | None = None,
+    warm_start: WarmStartCounts | None = None,
+    stop: Stop | None = None,
+    **counts: int,
+) -> StorageView:
     """A storage that is ready and has these trials."""
     total = sum(counts.values())
     snapshot = StudySnapshot(
@@ -119,6 +127,9 @@ def stored(*, best: tuple[BestTrial, ...] = (), front: int | None = None, **coun
         best=best,
         front_size=front,
         last_failure="trial 3: out of luck" if counts.get("failed") else None,
+        stop=stop,
+        warm_start=warm_start,
+        hypervolume=hypervolume,
     )
     return StorageView(SECRET, reasons.STORAGE_READY, "the storage is ready", snapshot)
 

@@ -9,7 +9,8 @@ import pytest
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.status import BestTrial
+from hpstudy.api.status import BestTrial, WarmStartCounts
+from hpstudy.storage.reading import Stop
 from hpstudy_operator.decide import POLL_SECONDS, RESYNC_SECONDS
 from hpstudy_operator.observe import LINGER, Snapshot
 from hpstudy_operator.plan import MAX_ATTEMPTS
@@ -195,6 +196,19 @@ class TestProgress:
         assert decision.status["best"] == "3 on the front"
         assert decision.status["paretoFrontSize"] == 3
 
+    def test_the_hypervolume_and_what_was_taken_from_other_studies_are_shown(self) -> None:
+        taken = WarmStartCounts(trials=7, values_left_out=2, trials_left_out=1)
+        decision = decided(observed(study(), storage=stored(complete=5, front=0, hypervolume=0.25, warm_start=taken)))
+        assert decision.status["hypervolume"] == 0.25
+        assert decision.status["warmStart"] == {"trials": 7, "valuesLeftOut": 2, "trialsLeftOut": 1}
+        later = decided(observed(study(status=dict(decision.status)), storage=stored(complete=5, front=0)))
+        assert "hypervolume" not in later.status, "a front that grew too large has none"
+
+    def test_a_study_whose_trials_are_all_beyond_its_constraints_says_so(self) -> None:
+        resource = study(constraints=[{"metric": "eval_loss", "max": 1}])
+        assert decided(observed(resource, storage=stored(complete=5))).status["best"] == "none within the constraints"
+        assert "best" not in decided(observed(resource, storage=stored(running=1))).status
+
     def test_a_front_that_became_a_single_objective_is_dropped(self) -> None:
         resource = study(status={"paretoFrontSize": 3, "best": "3 on the front"})
         decision = decided(observed(resource))
@@ -203,6 +217,18 @@ class TestProgress:
 
 
 class TestEnd:
+    def test_a_study_that_reached_enough_succeeds_with_the_reason_when_its_last_trial_has_ended(self) -> None:
+        resource = study()
+        made = job(resource)
+        stop = Stop(reasons.STOP_CONDITION_MET, "enough after 7 complete trials: stopWhen")
+        early = decided(
+            observed(resource, made, pods=(ready_pod(made),), storage=stored(complete=7, running=1, stop=stop))
+        )
+        assert condition(early, "Succeeded") == ("False", reasons.NOT_FINISHED)
+        done = decided(observed(resource, made, pods=(ready_pod(made),), storage=stored(complete=8, stop=stop)))
+        assert condition(done, "Succeeded") == ("True", reasons.STOP_CONDITION_MET)
+        assert message(done, "Succeeded") == stop.message
+
     def test_the_budget_used_up_is_success(self) -> None:
         resource = study()
         made = job(resource, condition="Complete")
