@@ -314,6 +314,23 @@ class TestWarmStart:
             take(loop)
         assert [told.values for told in engine.history] == [{"x": 1.0, "y": 3.0}]
 
+    @pytest.mark.parametrize(("sampler", "seen"), [("TPESampler", 2), ("NSGAIISampler", 1), ("GPSampler", 1)])
+    def test_and_so_are_samplers_that_would_never_learn_a_parameter_again(
+        self, storage_url: str, sampler: str, seen: int
+    ) -> None:
+        """What one trial lacks, they would draw at random for the rest of the study."""
+        wide = {"parameters": {**FLAT["parameters"], "y": {"type": "float", "low": 0, "high": 40}}}
+        other_study(
+            storage_url, [{"x": 1, "y": 30}, {"x": 1, "y": 3}], [{"loss": 1.0}, {"loss": 2.0}], searchSpace=wide
+        )
+        study = warm(sampler={"name": sampler})
+        with TrialLoop(study, storage_url, NAME) as loop:
+            assert len(loop.study.get_trials(deepcopy=False)) == seen
+            complete(loop, study, loss=0.5)
+            space = loop.study.sampler.infer_relative_search_space(loop.study, loop.study.trials[-1])
+            assert ("y" in space) is (seen == 1)
+        assert [trial.value for trial in stored(storage_url)] == [1.0, 2.0, 0.5]
+
     def test_lists_keep_their_values(self, storage_url: str) -> None:
         other_study(storage_url, [{"sizes": [16]}], [{"loss": 1.0}], searchSpace=LISTS)
         more = {"optuna": {"sizes": {"suggest_categorical": {"choices": [[16], [32]]}}}}

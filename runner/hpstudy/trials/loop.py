@@ -19,8 +19,8 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.samplers.choice import settle_sampler
-from hpstudy.samplers.scalar import ScalarStudy, reported_value
 from hpstudy.samplers.terminator import StopRule, own_trials
+from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import RETRIED, Failure
@@ -83,11 +83,10 @@ class TrialLoop:
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
         self._patiently(partial(self._end_own, Failure.LOST, "the worker that ran it is gone"))
         self._patiently(self._seed)
-        if self._spec.scalarize:
-            self.study = self._patiently(lambda: ScalarStudy(self._name, self._storage, self._spec))
+        self._spec = self._patiently(self._settle_sampler)
+        self.study = self._patiently(lambda: study_view(self.study, self._storage, self._spec, self._space))
         self._stop_rule = StopRule(self._spec.stop_when) if self._spec.stop_when else None
         self._considered = self._patiently(self._first_to_consider)
-        self._spec = self._patiently(self._settle_sampler)
         trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
         self.study.sampler = build_sampler(self._spec, self._space, group=self._group, trials=trials)
         self.study.pruner = build_pruner(self._spec)
