@@ -70,4 +70,3 @@ def _early_terminate(spec: StudySpec) -> dict[str, Any] | None:
     if not native or "early_terminate" not in native:
         return None
     return read_early_terminate(native["early_terminate"], "searchSpace.wandb.early_terminate")
-

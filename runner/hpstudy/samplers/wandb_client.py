@@ -28,6 +28,8 @@ _TIMEOUT = 20  # seconds for one request, all tries of the client together
 _FINISH_TIMEOUT = 60.0  # seconds that the last data of a run may take on its way
 _INIT_TIMEOUT = 30.0  # seconds until a trial goes on without being shown
 DEFAULT_PROJECT = "hpstudy"
+_UNAUTHORIZED = (401, 403)
+_BUSY = (408, 429)  # worth trying again
 
 
 class ServerUnreachableError(ConnectionError):
@@ -166,22 +168,32 @@ class Client:
 
     @contextmanager
     def _talking(self) -> Iterator[None]:
-        from wandb.errors import AuthenticationError, UsageError
         from wandb.sdk.sweeps import SweepNotFoundError
 
         try:
             with self._lock:
                 yield
-        except AuthenticationError:  # its text may repeat the key
-            raise InvalidStudyError(
-                reasons.SAMPLER_FAILED, "the W&B server refuses WANDB_API_KEY; check it, and WANDB_BASE_URL"
-            ) from None
-        except UsageError as error:  # what the server says of a configuration that it does not accept
-            raise InvalidStudyError(reasons.SAMPLER_FAILED, f"W&B refuses the sweep: {error}") from None
         except SweepNotFoundError:
             raise
         except Exception as error:  # the client has errors of many kinds for a server that is away
-            raise ServerUnreachableError(f"W&B: {type(error).__name__}: {error}") from error
+            status, text = _answer(error)
+            if status in _UNAUTHORIZED or "invalid credentials" in text:
+                message = "the W&B server refuses WANDB_API_KEY; check it, and WANDB_BASE_URL"
+            elif status in range(400, 500) and status not in _BUSY:
+                message = f"the W&B server refuses the sweep: {text}"
+            else:
+                raise ServerUnreachableError(f"W&B: {type(error).__name__}: {error}") from error
+            raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
+
+
+def _answer(error: BaseException | None) -> tuple[int, str]:
+    """HTTP status and text of the server's answer, deep inside of an error of the client's; 0 where there is none."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return int(response.http_status or 0), str(response.message)
+        error = getattr(error, "exc", None) or error.__cause__
+    return 0, ""
 
 
 @dataclass
@@ -280,7 +292,7 @@ class MirroredRun:
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Metrics of an evaluation."""
-        self._run.log(dict(metrics), step=step)
+        self._run.log(dict(metrics), step=step, commit=True)  # or the client keeps it back until the next step
 
     def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
         """End it. W&B shows exit code 0 as finished, 255 as killed, any other as failed."""

@@ -10,7 +10,6 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -112,16 +111,23 @@ class ServerSampler(SpaceSampler):
         """Why, for people."""
         return self._agent.ended if self._agent else ""
 
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Show a trial that came with its values; nothing is asked for it."""
+        given = trial.system_attrs.get(FIXED)
+        if not given:
+            return
+        try:
+            self._open(study)
+        except ServerUnreachableError as error:
+            _log.warning("W&B does not show trial %d: %s", trial.number, error)
+        if self.is_given(trial):
+            self._begin(study, trial, self.space.decode(given))
+
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Take a run from the server, unless the trial came with values; those that it lacks are drawn at random."""
-        given = trial.system_attrs.get(FIXED, {})
-        if given:
-            with suppress(ServerUnreachableError):  # it is not shown, then
-                self._open(study)
-                if self.is_given(trial):
-                    self._begin(study, trial, self.space.decode(given))
+        if trial.system_attrs.get(FIXED):
             return {}
         while not self.is_ready(study):  # for callers that do not ask it first, as the study's loop does
             time.sleep(self._heartbeat_seconds)
@@ -164,7 +170,10 @@ class ServerSampler(SpaceSampler):
             self._agent.release(name)
 
     def close(self) -> None:
-        """Leave the server."""
+        """Leave the server; what is in hand ends as killed there."""
+        for run in self._runs.values():
+            self._try(partial(run.finish, {}, _KILLED))
+        self._runs.clear()
         if self._agent:
             self._agent.close()
         if self._client:
