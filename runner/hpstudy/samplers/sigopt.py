@@ -147,6 +147,8 @@ def _constraints(options: Options, experiment: Experiment) -> list[dict[str, Any
             problem = (
                 "exists in some trials only"
                 if parameter.dimension.when
+                else "has a normal density"
+                if parameter.dimension.normal
                 else "is logarithmic"
                 if parameter.definition.get("transformation") == "log"
                 else "has choices, a grid or steps"

@@ -43,10 +43,9 @@ class SigOptServer:
         ImportError: the client is not installed.
     """
 
-    def __init__(self, url: str, token: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, url: str, token: str) -> None:
         connection = importlib.import_module("sigopt").Connection(client_token=token, api_url=url.rstrip("/"))
         self._experiments = connection.experiments
-        self._sleep = sleep
 
     def create_experiment(self, definition: Mapping[str, Any]) -> str:
         """Make an experiment; returns its id.
@@ -126,25 +125,26 @@ class SigOptServer:
             ServerAwayError: it is away.
         """
         observations = self._experiments(experiment).observations()
-        self._patiently(lambda: observations.create(**body, metadata={"trial": trial}), limit=OUTAGE_LIMIT * patient)
+        self._patiently(lambda: observations.create(**body, metadata={"trial": trial}), patient=patient)
 
-    def _patiently(self, request: Callable[[], _T], limit: float = OUTAGE_LIMIT) -> _T:
-        waited = 0.0
+    def _patiently(self, request: Callable[[], _T], *, patient: bool = True) -> _T:
+        deadline = time.monotonic() + OUTAGE_LIMIT
         for attempt in itertools.count():
             try:
                 return _answer(request)
             except ServerAwayError as error:
-                if waited >= limit:
+                if not patient or time.monotonic() > deadline:
                     raise
                 delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
                 _log.warning("the SigOpt server does not answer, trying again in %g s: %s", delay, error)
-                self._sleep(delay)
-                waited += delay
+                time.sleep(delay)
         raise AssertionError("unreachable")
 
 
 def _answer(request: Callable[[], _T]) -> _T:
     exceptions = importlib.import_module("sigopt.exception")
+    # From the fifth error on the client sleeps as well, longer and longer.
+    importlib.import_module("sigopt.ratelimit").failed_status_rate_limit.clear()
     try:
         return request()
     except exceptions.ConnectionException as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy
+import threadpoolctl  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Engine:
     models: types.ModuleType
     random_search: types.ModuleType
     sources: types.ModuleType
+    threads: threadpoolctl.ThreadpoolController
+    """Of the linear algebra."""
 
 
 @functools.cache
@@ -41,6 +44,7 @@ def load() -> Engine:
             models=importlib.import_module("sigoptlite.models"),
             random_search=importlib.import_module("libsigopt.views.rest.random_search_next_points"),
             sources=importlib.import_module("sigoptlite.sources"),
+            threads=threadpoolctl.ThreadpoolController(),
         )
         failures: Any = importlib.import_module("libsigopt.compute.probabilistic_failures")
         multimetric: Any = importlib.import_module("libsigopt.compute.misc.multimetric")

@@ -2,7 +2,8 @@
 
 The same for SigOpt's optimiser in the process and for a sigopt-server. What SigOpt has not is put so that every study
 has its values back unchanged: steps are a grid or are rounded to, a whole number on a logarithmic scale is a real one
-that is rounded, choices of any type go by names, and what has a single value stays here.
+that is rounded, a parameter with a normal density goes by its quantile, choices of any type by names, and one with a
+single value stays here.
 """
 
 import json
@@ -15,6 +16,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
+from hpstudy.samplers.coordinates import Coordinate, Range
+from hpstudy.samplers.exhaustive import grid_values
 from hpstudy.space.dimensions import Dimension, SearchSpace
 from hpstudy.space.sigopt import Categorical, Conditional, Double, Int, parse
 
@@ -49,23 +52,22 @@ class Parameter:
 
     def assign(self, value: Any) -> Any:
         """SigOpt's value for one of a trial's."""
-        if not self.names:
-            return value
-        return self.names[int(self.dimension.distribution.to_internal_repr(self.dimension.encode(value)))]
+        if self.names:
+            return self.names[int(self.dimension.distribution.to_internal_repr(self.dimension.encode(value)))]
+        return Coordinate(self.dimension).place(value) if self.dimension.normal else value
 
     def value(self, assigned: Any) -> Any:
         """A trial's value for one of SigOpt's, on the grid and within the bounds to the last digit."""
+        dimension = self.dimension
         if self.names:
-            return self.dimension.choices[self.names.index(assigned)]
-        match self.dimension.distribution:
-            case CategoricalDistribution():
-                return min(self.dimension.choices, key=lambda choice: abs(choice - assigned))
-            case FloatDistribution(low=low, high=high, step=None):
-                return min(max(float(assigned), low), high)
-            case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
-                steps = round((min(max(assigned, low), high) - low) / step)
-                return min(low + steps * step, high)
-        raise AssertionError(self.dimension.distribution)
+            return dimension.choices[self.names.index(assigned)]
+        if isinstance(dimension.distribution, CategoricalDistribution):  # a grid of SigOpt's own
+            return min(dimension.choices, key=lambda choice: abs(choice - assigned))
+        step = _step(dimension)
+        if step and not dimension.log_steps and dimension.normal is None:
+            assert isinstance(dimension.distribution, FloatDistribution | IntDistribution)
+            assigned = round((assigned - dimension.distribution.low) / step)
+        return Coordinate(dimension).value(assigned)
 
 
 class Experiment:
@@ -157,41 +159,46 @@ def _metrics(spec: StudySpec) -> list[dict[str, Any]]:
 def _parameter(dimension: Dimension, entry: Double | Int | Categorical | Conditional | None) -> Parameter:
     if entry is not None:
         return _native(dimension, entry)
-    name = dimension.name
-    match dimension.distribution:
-        case CategoricalDistribution():
-            names = _names(dimension.choices)
-            return Parameter(
-                dimension, {"name": name, "type": "categorical", "categorical_values": list(names)}, names[-1], names
-            )
-        case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
-            return _numeric(dimension, low, high, step)
-    raise AssertionError(dimension.distribution)
+    if not isinstance(dimension.distribution, CategoricalDistribution):
+        return _numeric(dimension)
+    names = _names(dimension.choices)
+    definition = {"name": dimension.name, "type": "categorical", "categorical_values": list(names)}
+    return Parameter(dimension, definition, names[-1], names)
 
 
-def _numeric(dimension: Dimension, low: float, high: float, step: float | None) -> Parameter:
+def _numeric(dimension: Dimension) -> Parameter:
     distribution = dimension.distribution
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    log, normal = distribution.log or dimension.log_steps, dimension.normal
-    if log and normal is not None:
-        raise InvalidStudyError(
-            reasons.INVALID_SPACE,
-            f"searchSpace: {dimension.name} is normal on a logarithmic scale, which SigOpt has not: give it a range",
-        )
-    is_int = isinstance(distribution, IntDistribution) and not log and normal is None
-    definition: dict[str, Any] = {"name": dimension.name, "type": "int" if is_int else "double"}
+    low, high, log, step = (
+        distribution.low,
+        distribution.high,
+        distribution.log or dimension.log_steps,
+        _step(dimension),
+    )
+    is_whole = isinstance(distribution, IntDistribution)
+    definition: dict[str, Any] = {"name": dimension.name, "type": "int" if is_whole and not log else "double"}
+    if dimension.normal is not None:
+        # SigOpt's own priors are for its first trials only, and leave it a range almost without end.
+        axis = Coordinate(dimension).axis
+        assert isinstance(axis, Range)
+        definition |= {"type": "double", "bounds": {"min": axis.low, "max": axis.high}}
+        return Parameter(dimension, definition, axis.high, is_exact=not step and not is_whole)
     if log:
         definition["transformation"] = "log"
-    unit = is_int and step == 1
-    count = 0 if step is None or unit or distribution.log or normal is not None else round((high - low) / step) + 1
-    if 0 < count <= MAX_GRID:
-        assert step is not None
-        definition["grid"] = [min(low + index * step, high) for index in range(count)]
-        return Parameter(dimension, definition, high)
+    if step and (high - low) / step < MAX_GRID:
+        return Parameter(dimension, definition | {"grid": grid_values(distribution)}, high)
     definition["bounds"] = {"min": low, "max": high}
-    if normal is not None:
-        definition["prior"] = {"name": "normal", "mean": normal.mean, "scale": normal.deviation}
-    return Parameter(dimension, definition, high, is_exact=step is None or unit)
+    return Parameter(dimension, definition, high, is_exact=not step and not (log and is_whole))
+
+
+def _step(dimension: Dimension) -> float:
+    """Distance of its values; 0 where there is none, or where they are all the whole numbers."""
+    match dimension.distribution:
+        case FloatDistribution(step=float(step)):
+            return step
+        case IntDistribution(step=step) if step != 1:
+            return step
+    return 0
 
 
 def _native(dimension: Dimension, entry: Double | Int | Categorical | Conditional) -> Parameter:

@@ -69,7 +69,9 @@ class LiteSampler(EngineSampler):
         running = [trial.values for trial in history if trial.state is TrialState.RUNNING]
         # A trial that died before it had its values tells nothing.
         finished = [trial for trial in history if trial.state is not TrialState.RUNNING and trial.values]
-        with _reproducible(seed), warnings.catch_warnings():
+        # Its matrices are small: threads make an ask five times as slow where they wait for the cores of a training,
+        # and the last digits depend on how many there are.
+        with self._engine.threads.limit(limits=1), _reproducible(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its arithmetic
             values = self._optimise([self._observe(trial) for trial in finished], running)
             tried = [trial.values for trial in finished]

@@ -68,15 +68,20 @@ class ServerSampler(SpaceSampler):
         self._id = ""
         self._observed: set[int] = set()
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Bring the server up to date and take a suggestion, unless the trial came with its values."""
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Bring the server up to date, for trials that come with their values too."""
         if not self._experiment.parameters:
-            return self._encode(self._experiment.values({}))
+            return
         if not self._id:
             self._id = self._open(study)
         self._mirror(study)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Take a suggestion, unless the trial came with its values."""
+        if not self._experiment.parameters:
+            return self._encode(self._experiment.values({}))
         if self.is_given(trial):
             return {}
         suggestion, assignments = self._server.suggest(self._id, trial.number)
