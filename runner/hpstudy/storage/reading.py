@@ -131,8 +131,11 @@ def _sampler(chosen: Mapping[str, Any] | None, spec: StudySpec) -> str | None:
 
 
 def _holds(stopped: Mapping[str, Any], spec: StudySpec) -> bool:
-    """Whether the study is still over. An end by stopWhen is one of that very rule, and of that very budget: who raises
-    maxTrials asks for more trials than there were when it said enough."""
+    """Whether the study is still over. That all points are tried is so for that very sampler alone. An end by stopWhen
+    is one of that very rule, and of that very budget: who raises maxTrials asks for more trials than there were when it
+    said enough."""
+    if "sampler" in stopped:
+        return bool(stopped["sampler"] == (spec.sampler and spec.sampler.model_dump(mode="json")))
     if "stopWhen" not in stopped:
         return True
     now = None if spec.stop_when is None else spec.stop_when.model_dump(mode="json", by_alias=True)

@@ -157,7 +157,8 @@ class TrialLoop:
             return Verdict(Next.WAIT)
         because = getattr(self.study.sampler, "exhausted_because", "every point of the space was tried")
         stop = Stop(reasons.SPACE_EXHAUSTED, because)
-        self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message})
+        basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
+        self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
         return judge(tally.counts, self._spec.budget, failure, stop)
 
     def _seed(self) -> None:

@@ -304,6 +304,19 @@ def test_a_grid_ends_the_study_when_all_is_tried(url: str) -> None:
     assert assigned.reason == reasons.SPACE_EXHAUSTED
 
 
+def test_a_study_whose_grid_was_exhausted_goes_on_with_another_sampler(url: str) -> None:
+    space = {"parameters": {"n": {"type": "int", "low": 1, "high": 2}}}
+    grid = a_study(searchSpace=space, sampler={"name": "grid"})
+    with TrialLoop(grid, url, "study") as loop:
+        while isinstance(assigned := loop.next(), Assignment):
+            loop.tell(assigned, Outcome(values=(1.0,)))
+        assert assigned.next is Next.SUCCEEDED
+    with TrialLoop(grid, url, "study") as loop:
+        assert loop.next() == assigned, "a restart knows"
+    with TrialLoop(a_study(searchSpace=space, sampler={"name": "random"}), url, "study") as loop:
+        assert isinstance(loop.next(), Assignment)
+
+
 def test_a_grid_waits_for_its_last_trial_and_runs_it_again_when_its_worker_is_lost(url: str) -> None:
     study = grid_study(parallelism=2)
     with TrialLoop(study, url, "study", 0) as loop, TrialLoop(study, url, "study", 1) as other:
