@@ -7,6 +7,7 @@ All in memory: what a storage costs is not here. Ten seeds take about an hour on
 """
 
 import argparse
+import functools
 import logging
 import math
 import statistics
@@ -159,11 +160,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.functions:
         function, rows = FUNCTIONS[name], {}
         for label in options.samplers:
-            study = _study(function, *SAMPLERS[label], options.trials)
-            if label == "optuna auto":
-                label += f" ({choose(study, read_space(study)).name})"
-            rows[label] = [_distance(function, study, seed, options.trials) for seed in range(options.seeds)]
-            print(f"{name}, {label}: {statistics.median(rows[label]):.4g}", flush=True)
+            backend, sampler = SAMPLERS[label]
+            if sampler == AUTO:
+                study = _study(function, backend, sampler, options.trials)
+                sampler = choose(study, read_space(study)).name
+                label += f" ({sampler})"
+            start = time.perf_counter()
+            rows[label] = [_distance(name, backend, sampler, seed, options.trials) for seed in range(options.seeds)]
+            took = time.perf_counter() - start
+            print(f"{name}, {label}: {statistics.median(rows[label]):.4g}, {took:.0f} s", flush=True)
         what = "distance from the optimum" if function.objectives == 1 else "missing hypervolume"
         print_table(f"{name}, {options.trials} trials: {what}", rows, what, digits=4)
         results[name] = rows
@@ -201,8 +206,10 @@ def _open(function: Function, spec: StudySpec, seed: int) -> tuple[optuna.Study,
     return optuna.create_study(directions=["minimize"] * function.objectives, sampler=sampler), space
 
 
-def _distance(function: Function, spec: StudySpec, seed: int, trials: int) -> float:
-    study, space = _open(function, spec, seed)
+@functools.cache  # auto takes one of the others
+def _distance(name: str, backend: str, sampler: str, seed: int, trials: int) -> float:
+    function = FUNCTIONS[name]
+    study, space = _open(function, _study(function, backend, sampler, trials), seed)
     points = []
     for _ in range(trials):
         trial = study.ask()

@@ -165,5 +165,6 @@ def _annotation(factory: type, name: str, parts: Parts) -> Any:
         try:
             return typing.get_type_hints(alone, names)[name]
         except NameError as error:  # another one imported for type checkers only: no value of a manifest is one
-            assert error.name
+            if not error.name:
+                raise
             names[error.name] = type(error.name, (), {})

@@ -103,7 +103,7 @@ class EngineSampler(SpaceSampler, ABC):
             return {}
         seed = int(numpy.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
         proposed = self.propose(read_history(study, self.space, trial.number), study.directions, trial.number, seed)
-        return {name: self.space[name].encode(value) for name, value in proposed.items()}
+        return {name: self.space[name].encode(value) for name, value in proposed.items() if name in search_space}
 
 
 def read_history(study: optuna.Study, space: SearchSpace, number: int) -> list[Observation]:
