@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -29,8 +28,12 @@ TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "eval_size", "direc
 WEIGHTS = {"f1": 2, "eval_size": 0.5}
 
 
+def one(**fields: Any) -> StudySpec:
+    return spec(**({"searchSpace": SPACE, "sampler": {"name": "RandomSampler"}} | fields))
+
+
 def two(**fields: Any) -> StudySpec:
-    return spec(objectives=TWO, searchSpace=SPACE, **fields)
+    return one(**({"objectives": TWO} | fields))
 
 
 def take(loop: TrialLoop) -> Assignment:
@@ -64,13 +67,13 @@ def bowl(parameters: Mapping[str, float]) -> dict[str, float]:
 
 class TestScalarize:
     @pytest.mark.parametrize("name", ["CmaEsSampler", "TPESampler", "NSGAIISampler"])
-    def test_a_sampler_proposes_as_if_the_sum_were_the_only_objective(self, tmp_path: Path, name: str) -> None:
+    def test_a_sampler_proposes_as_if_the_sum_were_the_only_objective(self, url: str, name: str) -> None:
         algorithm = {"name": name, "options": {"seed": 1} | ({"population_size": 4} if "NSGA" in name else {})}
         study = two(scalarize={"weights": WEIGHTS}, sampler=algorithm)
         space = read_space(study)
         assert space is not None
         alone = optuna.create_study(sampler=build_sampler(study, space))
-        with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             for _ in range(14):
                 expected = alone.ask()
                 parameters = space.suggest(expected)
@@ -103,9 +106,9 @@ class TestScalarize:
             {"name": "HyperbandPruner", "options": {"min_resource": 1, "max_resource": 2, "reduction_factor": 2}},
         ],
     )
-    def test_the_pruner_sees_the_weighted_sum(self, storage_url: str, pruner: dict[str, Any]) -> None:
+    def test_the_pruner_sees_the_weighted_sum(self, url: str, pruner: dict[str, Any]) -> None:
         study = two(scalarize={"weights": WEIGHTS}, pruner=pruner)
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             for _ in range(4):
                 good = take(loop)
                 loop.report(good, 1, {"eval_f1": 0.9, "size": 1})
@@ -117,7 +120,7 @@ class TestScalarize:
             loop.tell(bad, conclude_pruned({"eval_f1": 0.1, "size": 9}, study))
             seen = loop.study.get_trials()[bad.number]
             take(loop)  # samplers can work with what is there
-        found = stored(storage_url).trials[bad.number]
+        found = stored(url).trials[bad.number]
         assert (seen.state, seen.values) == (TrialState.PRUNED, [pytest.approx(4.3)])
         assert (found.state, found.values) == (TrialState.PRUNED, None)
         assert found.intermediate_values[1] == pytest.approx(4.3)
@@ -153,27 +156,27 @@ def recording(study: StudySpec) -> Recording:
 
 
 class TestEngines:
-    def test_they_are_told_of_the_one_number(self, storage_url: str) -> None:
+    def test_they_are_told_of_the_one_number(self, url: str) -> None:
         study = two(scalarize={"weights": WEIGHTS})
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             engine = loop.study.sampler = recording(study)
             run(loop, study, {"f1": 0.5, "size": 10})
             take(loop)
         assert list(engine.directions) == [StudyDirection.MINIMIZE]
         assert [told.objectives for told in engine.history] == [(pytest.approx(4.0),)]
 
-    def test_they_are_told_of_all_objectives_where_nothing_is_scalarized(self, storage_url: str) -> None:
+    def test_they_are_told_of_all_objectives_where_nothing_is_scalarized(self, url: str) -> None:
         study = two()
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             engine = loop.study.sampler = recording(study)
             run(loop, study, {"f1": 0.5, "size": 10})
             take(loop)
         assert list(engine.directions) == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
         assert [told.objectives for told in engine.history] == [(0.5, 10)]
 
-    def test_a_trial_beyond_a_constraint_is_as_bad_as_the_worst(self, storage_url: str) -> None:
-        study = spec(searchSpace=SPACE, constraints=[{"metric": "latency", "max": 20}])
-        with TrialLoop(study, storage_url, NAME) as loop:
+    def test_a_trial_beyond_a_constraint_is_as_bad_as_the_worst(self, url: str) -> None:
+        study = one(constraints=[{"metric": "latency", "max": 20}])
+        with TrialLoop(study, url, NAME) as loop:
             engine = loop.study.sampler = recording(study)
             for loss, latency in ((5, 20), (1, 21), (3, 1)):
                 run(loop, study, {"loss": loss, "latency": latency})
@@ -183,9 +186,7 @@ class TestEngines:
 
 class TestConstraints:
     def test_the_best_trials_keep_them(self, storage_url: str) -> None:
-        study = spec(
-            searchSpace=SPACE, constraints=[{"metric": "latency", "max": 20}, {"metric": "recall", "min": 0.5}]
-        )
+        study = one(constraints=[{"metric": "latency", "max": 20}, {"metric": "recall", "min": 0.5}])
         metrics = [(1.0, 21, 0.9), (2.0, 20, 0.5), (3.0, 5, 0.6), (0.5, 5, 0.4)]
         with TrialLoop(study, storage_url, NAME) as loop:
             for loss, latency, recall in metrics:
@@ -205,15 +206,15 @@ class TestConstraints:
         assert [trial.number for trial in snapshot.best] == [2, 0]
         assert sorted(trial.number for trial in stored(storage_url).best_trials) == [0, 2]
 
-    def test_the_sampler_learns_of_them(self, tmp_path: Path) -> None:
+    def test_the_sampler_learns_of_them(self, url: str) -> None:
         constraints = [{"metric": "speed", "min": 0}]
-        study = spec(searchSpace=SPACE, constraints=constraints, sampler={"name": "TPESampler", "options": {"seed": 3}})
+        study = one(constraints=constraints, sampler={"name": "TPESampler", "options": {"seed": 3}})
         space = read_space(study)
         assert space is not None
         alone = optuna.create_study(sampler=build_sampler(study, space))
         unconstrained = optuna.create_study(sampler=build_sampler(study, space))
         different = False
-        with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             for _ in range(16):
                 expected, other = alone.ask(), unconstrained.ask()
                 x, y = space.suggest(expected).values()
@@ -226,17 +227,17 @@ class TestConstraints:
                 unconstrained.tell(other, -x)
         assert different, "the constraint makes a difference"
 
-    def test_none_is_best_while_all_are_beyond_them(self, storage_url: str) -> None:
-        study = spec(searchSpace=SPACE, constraints=[{"metric": "latency", "max": 20}])
-        with TrialLoop(study, storage_url, NAME) as loop:
+    def test_none_is_best_while_all_are_beyond_them(self, url: str) -> None:
+        study = one(constraints=[{"metric": "latency", "max": 20}])
+        with TrialLoop(study, url, NAME) as loop:
             run(loop, study, {"loss": 1, "latency": 30})
-        assert snapshot_of(storage_url, study).best == ()
+        assert snapshot_of(url, study).best == ()
 
-    def test_a_trial_without_the_metric_of_one_fails(self, storage_url: str) -> None:
-        study = spec(searchSpace=SPACE, constraints=[{"metric": "latency", "max": 20}])
-        with TrialLoop(study, storage_url, NAME) as loop:
+    def test_a_trial_without_the_metric_of_one_fails(self, url: str) -> None:
+        study = one(constraints=[{"metric": "latency", "max": 20}])
+        with TrialLoop(study, url, NAME) as loop:
             run(loop, study, {"loss": 1})
-        trial = stored(storage_url).trials[0]
+        trial = stored(url).trials[0]
         assert trial.user_attrs[attributes.FAILURE] == "metric-missing"
         assert "'latency' was not reported; the trial reported loss" in trial.user_attrs[attributes.MESSAGE]
 
@@ -268,15 +269,15 @@ class TestHypervolume:
         front = tuple(tuple(source.random() for _ in range(6)) for _ in range(31))
         assert hypervolume(front, (1.0,) * 6, ("minimize",) * 6) is None
 
-    def test_the_snapshot_has_it_where_all_objectives_have_a_reference(self, storage_url: str) -> None:
+    def test_the_snapshot_has_it_where_all_objectives_have_a_reference(self, url: str) -> None:
         objectives = [TWO[0] | {"reference": 0}, TWO[1] | {"reference": 40}]
-        study = spec(objectives=objectives, searchSpace=SPACE)
-        with TrialLoop(study, storage_url, NAME) as loop:
+        study = one(objectives=objectives)
+        with TrialLoop(study, url, NAME) as loop:
             for f1, size in ((0.5, 10), (0.75, 20), (0.4, 30)):
                 run(loop, study, {"f1": f1, "size": size})
-        assert snapshot_of(storage_url, study).hypervolume == pytest.approx(0.5 * 30 + 0.25 * 20)
-        half = spec(objectives=[objectives[0], TWO[1]], searchSpace=SPACE)
-        assert snapshot_of(storage_url, half).hypervolume is None
+        assert snapshot_of(url, study).hypervolume == pytest.approx(0.5 * 30 + 0.25 * 20)
+        half = one(objectives=[objectives[0], TWO[1]])
+        assert snapshot_of(url, half).hypervolume is None
 
 
 def test_a_sampler_that_cannot_do_several_objectives_says_that_scalarize_makes_them_one() -> None:

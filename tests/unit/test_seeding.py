@@ -1,7 +1,6 @@
 """Trials that a study has before it begins: the user's own, and those of other studies; on real storages."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,6 +25,7 @@ from hpstudy.trials.outcome import Outcome, conclude
 from tests.unit.builders import spec
 
 NAME = "study"
+RANDOM = {"name": "RandomSampler"}
 SPACE = {
     "parameters": {
         "lr": {"type": "float", "low": 0.001, "high": 1, "log": True},
@@ -63,7 +63,7 @@ def stored(url: str, name: str = NAME) -> list[optuna.trial.FrozenTrial]:
 
 
 def initial(given: list[dict[str, Any]], **fields: Any) -> StudySpec:
-    return spec(**({"searchSpace": SPACE, "initialTrials": given} | fields))
+    return spec(**({"searchSpace": SPACE, "initialTrials": given, "sampler": RANDOM} | fields))
 
 
 class Middle(EngineSampler):
@@ -85,21 +85,21 @@ def middle(study: StudySpec) -> Middle:
 
 
 class TestInitialTrials:
-    def test_they_run_first_in_their_order_and_with_their_types(self, storage_url: str) -> None:
+    def test_they_run_first_in_their_order_and_with_their_types(self, url: str) -> None:
         given = [{"lr": 1, "layers": 2.0, "optim": None}, {"lr": 0.5, "layers": 5, "optim": "sgd", "momentum": 0}]
         study = initial(given)
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             first, second = complete(loop, study).parameters, complete(loop, study).parameters
         assert first == {"lr": 1.0, "layers": 2, "optim": None}
         assert [type(value) for value in first.values()] == [float, int, type(None)]
         assert second == {"lr": 0.5, "layers": 5, "optim": "sgd", "momentum": 0.0}
 
     @pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "NSGAIISampler", "engine"])
-    def test_the_sampler_fills_what_one_leaves_out(self, tmp_path: Path, sampler: str) -> None:
+    def test_the_sampler_fills_what_one_leaves_out(self, url: str, sampler: str) -> None:
         study = initial(
             [{"lr": 0.25}, {"optim": "sgd"}], sampler={"name": "TPESampler" if sampler == "engine" else sampler}
         )
-        with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             if sampler == "engine":
                 loop.study.sampler = middle(study)
             first, second = complete(loop, study).parameters, complete(loop, study).parameters
@@ -121,18 +121,18 @@ class TestInitialTrials:
         assert later not in rates
         assert len(stored(storage_url)) == 3
 
-    def test_a_process_that_died_while_it_queued_them_is_continued(self, storage_url: str) -> None:
+    def test_a_process_that_died_while_it_queued_them_is_continued(self, url: str) -> None:
         study = initial([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}])
-        storage = open_storage(storage_url)
+        storage = open_storage(url)
         open_study(storage, NAME, study).enqueue_trial({"lr": 0.1}, user_attrs={attributes.INITIAL: 0})
         storage.engine.dispose()
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             assert [complete(loop, study).parameters["lr"] for _ in range(3)] == [0.1, 0.2, 0.3]
-            assert len(stored(storage_url)) == 3
+            assert len(stored(url)) == 3
 
-    def test_one_that_loses_its_worker_is_tried_again(self, storage_url: str) -> None:
+    def test_one_that_loses_its_worker_is_tried_again(self, url: str) -> None:
         study = initial([{"lr": 0.1, "layers": 2, "optim": "adam"}])
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             lost = take(loop)
             loop.tell(lost, Outcome(failure=Failure.LOST, message="gone"))
             assert complete(loop, study).parameters == lost.parameters
@@ -156,18 +156,18 @@ class TestInitialTrials:
         assert refusal.value.reason == reasons.INVALID_INITIAL_TRIAL
         assert complaint in refusal.value.message
 
-    def test_a_list_is_a_value_like_others(self, storage_url: str) -> None:
+    def test_a_list_is_a_value_like_others(self, url: str) -> None:
         study = initial([{"sizes": [16]}, {"sizes": "wide"}], searchSpace=LISTS)
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             assert [complete(loop, study).parameters["sizes"] for _ in range(2)] == [[16], "wide"]
 
-    def test_they_may_be_corrected_until_a_trial_has_run(self, storage_url: str) -> None:
+    def test_they_may_be_corrected_until_a_trial_has_run(self, url: str) -> None:
         wrong, right = initial([{"lr": 0.1}]), initial([{"lr": 0.2}])
-        with TrialLoop(wrong, storage_url, NAME):
+        with TrialLoop(wrong, url, NAME):
             pass
-        with TrialLoop(right, storage_url, NAME) as loop:
+        with TrialLoop(right, url, NAME) as loop:
             assert complete(loop, right).parameters["lr"] == 0.2
-        with pytest.raises(InvalidStudyError, match="initialTrials changed"), TrialLoop(wrong, storage_url, NAME):
+        with pytest.raises(InvalidStudyError, match="initialTrials changed"), TrialLoop(wrong, url, NAME):
             pass
 
 
@@ -179,9 +179,9 @@ class TestInitialTrialsOfADefineByRunSpace:
     def study(self, *given: dict[str, Any]) -> StudySpec:
         return initial(list(given), searchSpace={"python": f"{__name__}:made_up"}, budget={"maxFailedTrials": 0})
 
-    def test_their_values_are_taken(self, tmp_path: Path) -> None:
+    def test_their_values_are_taken(self, url: str) -> None:
         study = self.study({"lr": 0.5})
-        with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             assert take(loop).parameters == {"rate": 0.5}
 
     @pytest.mark.filterwarnings("ignore:Fixed parameter")
@@ -192,8 +192,8 @@ class TestInitialTrialsOfADefineByRunSpace:
             ({"rate": 0.5}, "initialTrials[0].rate: the search space did not ask for such a parameter"),
         ],
     )
-    def test_one_that_cannot_be_fails(self, tmp_path: Path, given: dict[str, Any], complaint: str) -> None:
-        with TrialLoop(self.study(given), f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+    def test_one_that_cannot_be_fails(self, url: str, given: dict[str, Any], complaint: str) -> None:
+        with TrialLoop(self.study(given), url, NAME) as loop:
             ended = loop.next()
         assert isinstance(ended, Verdict)
         assert ended.next is Next.FAILED
@@ -215,7 +215,8 @@ def other_study(
 
 
 def warm(*names: str, **fields: Any) -> StudySpec:
-    return spec(**({"searchSpace": FLAT, "warmStartFrom": [{"study": name} for name in names or ("small",)]} | fields))
+    starts = [{"study": name} for name in names or ("small",)]
+    return spec(**({"searchSpace": FLAT, "warmStartFrom": starts, "sampler": {"name": "TPESampler"}} | fields))
 
 
 class TestWarmStart:
@@ -235,8 +236,7 @@ class TestWarmStart:
         assert [trial.number for trial in snapshot.best] == [trials[1].number, trials[0].number]
         assert snapshot.warm_start == WarmStartCounts(trials=4, values_left_out=0, trials_left_out=0)
 
-    def test_the_sampler_learns_from_them_as_if_they_were_its_own(self, tmp_path: Path) -> None:
-        url = f"sqlite:///{tmp_path / 's.db'}"
+    def test_the_sampler_learns_from_them_as_if_they_were_its_own(self, url: str) -> None:
         study = warm(sampler={"name": "TPESampler", "options": {"seed": 0}})
         space = read_space(study)
         assert space is not None
@@ -253,30 +253,30 @@ class TestWarmStart:
             proposed = [take(loop).parameters for _ in range(3)]
         assert proposed == [space.suggest(alone.ask()) for _ in range(3)]
 
-    def test_they_are_taken_once(self, storage_url: str) -> None:
-        other_study(storage_url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
+    def test_they_are_taken_once(self, url: str) -> None:
+        other_study(url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
         study = warm()
-        with TrialLoop(study, storage_url, NAME, 0), TrialLoop(study, storage_url, NAME, 1):
+        with TrialLoop(study, url, NAME, 0), TrialLoop(study, url, NAME, 1):
             pass
-        optuna.delete_study(study_name="small", storage=storage_url)
-        with TrialLoop(study, storage_url, NAME, 0):
-            assert len(stored(storage_url)) == 1, "and their study may go"
+        optuna.delete_study(study_name="small", storage=url)
+        with TrialLoop(study, url, NAME, 0):
+            assert len(stored(url)) == 1, "and their study may go"
 
-    def test_a_process_that_died_while_it_took_them_is_continued(self, storage_url: str) -> None:
-        other_study(storage_url, [{"x": 1, "y": 1}, {"x": 0, "y": 2}], [{"loss": 1.0}, {"loss": 2.0}])
+    def test_a_process_that_died_while_it_took_them_is_continued(self, url: str) -> None:
+        other_study(url, [{"x": 1, "y": 1}, {"x": 0, "y": 2}], [{"loss": 1.0}, {"loss": 2.0}])
         study = warm()
-        storage = open_storage(storage_url)
+        storage = open_storage(url)
         open_study(storage, NAME, study).add_trial(
             optuna.trial.create_trial(value=1.0, user_attrs={attributes.TAKEN_FROM: ["small", 0]})
         )
         storage.engine.dispose()
-        with TrialLoop(study, storage_url, NAME):
-            taken = [trial.user_attrs[attributes.TAKEN_FROM] for trial in stored(storage_url)]
+        with TrialLoop(study, url, NAME):
+            taken = [trial.user_attrs[attributes.TAKEN_FROM] for trial in stored(url)]
         assert taken == [["small", 0], ["small", 1]]
-        taken_from = snapshot_of(storage_url, study).warm_start
+        taken_from = snapshot_of(url, study).warm_start
         assert taken_from == WarmStartCounts(trials=2, values_left_out=0, trials_left_out=0)
 
-    def test_values_out_of_bounds_are_left_out_and_counted(self, storage_url: str) -> None:
+    def test_values_out_of_bounds_are_left_out_and_counted(self, url: str) -> None:
         wide = {
             "parameters": {
                 "lr": {"type": "float", "low": 0.001, "high": 100},
@@ -291,86 +291,82 @@ class TestWarmStart:
             {"lr": 50.0, "layers": 20, "optim": "adam", "momentum": 0.3, "dropout": 0.1},
             {"lr": 50.0, "layers": 20, "optim": "lion", "momentum": 0.3, "dropout": 0.1},
         ]
-        other_study(storage_url, points, [{"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0}], searchSpace=wide)
+        other_study(url, points, [{"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0}], searchSpace=wide)
         study = warm(searchSpace=SPACE)
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             complete(loop, study)  # samplers can work with what is there
             complete(loop, study)
-        assert [trial.params for trial in stored(storage_url)[:2]] == [
+        assert [trial.params for trial in stored(url)[:2]] == [
             {"lr": 0.5, "layers": 2, "optim": "sgd", "momentum": 0.3},
             {"optim": "adam"},
         ]
-        found = snapshot_of(storage_url, study).warm_start
+        found = snapshot_of(url, study).warm_start
         assert found == WarmStartCounts(trials=2, values_left_out=2, trials_left_out=1)
 
-    def test_engines_are_told_of_whole_points_alone(self, storage_url: str) -> None:
+    def test_engines_are_told_of_whole_points_alone(self, url: str) -> None:
         wide = {"parameters": {**FLAT["parameters"], "y": {"type": "float", "low": 0, "high": 40}}}
-        other_study(
-            storage_url, [{"x": 1, "y": 30}, {"x": 1, "y": 3}], [{"loss": 1.0}, {"loss": 2.0}], searchSpace=wide
-        )
+        other_study(url, [{"x": 1, "y": 30}, {"x": 1, "y": 3}], [{"loss": 1.0}, {"loss": 2.0}], searchSpace=wide)
         study = warm()
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             engine = loop.study.sampler = middle(study)
             take(loop)
         assert [told.values for told in engine.history] == [{"x": 1.0, "y": 3.0}]
 
     @pytest.mark.parametrize(("sampler", "seen"), [("TPESampler", 2), ("NSGAIISampler", 1), ("GPSampler", 1)])
     def test_and_so_are_samplers_that_would_never_learn_a_parameter_again(
-        self, storage_url: str, sampler: str, seen: int
+        self, url: str, sampler: str, seen: int
     ) -> None:
         """What one trial lacks, they would draw at random for the rest of the study."""
         wide = {"parameters": {**FLAT["parameters"], "y": {"type": "float", "low": 0, "high": 40}}}
-        other_study(
-            storage_url, [{"x": 1, "y": 30}, {"x": 1, "y": 3}], [{"loss": 1.0}, {"loss": 2.0}], searchSpace=wide
-        )
+        other_study(url, [{"x": 1, "y": 30}, {"x": 1, "y": 3}], [{"loss": 1.0}, {"loss": 2.0}], searchSpace=wide)
         study = warm(sampler={"name": sampler})
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             assert len(loop.study.get_trials(deepcopy=False)) == seen
             complete(loop, study, loss=0.5)
             space = loop.study.sampler.infer_relative_search_space(loop.study, loop.study.trials[-1])
             assert ("y" in space) is (seen == 1)
-        assert [trial.value for trial in stored(storage_url)] == [1.0, 2.0, 0.5]
+        assert [trial.value for trial in stored(url)] == [1.0, 2.0, 0.5]
 
-    def test_lists_keep_their_values(self, storage_url: str) -> None:
-        other_study(storage_url, [{"sizes": [16]}], [{"loss": 1.0}], searchSpace=LISTS)
+    def test_lists_keep_their_values(self, url: str) -> None:
+        other_study(url, [{"sizes": [16]}], [{"loss": 1.0}], searchSpace=LISTS)
         more = {"optuna": {"sizes": {"suggest_categorical": {"choices": [[16], [32]]}}}}
         study = warm(searchSpace=more)
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             engine = loop.study.sampler = middle(study)
             engine.propose = lambda *_: {}  # type: ignore[method-assign]
-            assert engine.space.decode(stored(storage_url)[0].params) == {"sizes": [16]}
+            assert engine.space.decode(stored(url)[0].params) == {"sizes": [16]}
             take(loop)
 
-    def test_one_objective_of_two_is_enough_and_finds_its_place(self, storage_url: str) -> None:
+    def test_one_objective_of_two_is_enough_and_finds_its_place(self, url: str) -> None:
         two = [{"metric": "size", "direction": "minimize"}, {"metric": "eval_loss", "direction": "minimize"}]
-        other_study(storage_url, [{"x": 1, "y": 1}], [{"size": 9, "loss": 0.5}], objectives=two)
+        other_study(url, [{"x": 1, "y": 1}], [{"size": 9, "loss": 0.5}], objectives=two)
         study = warm()
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             assert [trial.value for trial in loop.study.trials] == [0.5]
 
-    def test_constraints_hold_for_them_too(self, storage_url: str) -> None:
+    def test_constraints_hold_for_them_too(self, url: str) -> None:
         found = [{"loss": 1.0, "latency": 30}, {"loss": 2.0, "latency": 10}, {"loss": 3.0}]
-        other_study(storage_url, [{"x": 1, "y": y} for y in (1, 2, 3)], found)
+        other_study(url, [{"x": 1, "y": y} for y in (1, 2, 3)], found)
         study = warm(constraints=[{"metric": "latency", "max": 20}])
-        with TrialLoop(study, storage_url, NAME):
-            assert [trial.constraints for trial in stored(storage_url)] == [{"latency:max": 10}, {"latency:max": -10}]
-        taken = snapshot_of(storage_url, study).warm_start
+        with TrialLoop(study, url, NAME):
+            assert [trial.constraints for trial in stored(url)] == [{"latency:max": 10}, {"latency:max": -10}]
+        taken = snapshot_of(url, study).warm_start
         assert taken == WarmStartCounts(trials=2, values_left_out=0, trials_left_out=1)
 
-    def test_with_scalarize_samplers_see_their_weighted_sum(self, storage_url: str) -> None:
+    def test_with_scalarize_samplers_see_their_weighted_sum(self, url: str) -> None:
         two = [{"metric": "f1", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}]
-        other_study(storage_url, [{"x": 1, "y": 1}], [{"f1": 0.5, "size": 9}], objectives=two)
+        other_study(url, [{"x": 1, "y": 1}], [{"f1": 0.5, "size": 9}], objectives=two)
         study = warm(objectives=two, scalarize={"weights": {"f1": 10, "size": 1}})
-        with TrialLoop(study, storage_url, NAME) as loop:
+        with TrialLoop(study, url, NAME) as loop:
             assert [trial.value for trial in loop.study.trials] == [4.0]
-        assert snapshot_of(storage_url, study).front_size == 0
+        assert snapshot_of(url, study).front_size == 0
 
-    def test_what_a_study_took_is_not_passed_on(self, storage_url: str) -> None:
-        other_study(storage_url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
+    def test_what_a_study_took_is_not_passed_on(self, url: str) -> None:
+        other_study(url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
         between = warm()
-        with TrialLoop(between, storage_url, "between") as loop:
+        with TrialLoop(between, url, "between") as loop:
             complete(loop, between, loss=7.0)
-        with TrialLoop(warm("between"), storage_url, NAME) as loop:
+        with TrialLoop(warm("between"), url, NAME) as loop:
             assert [trial.value for trial in loop.study.trials] == [7.0]
 
     def test_in_a_cluster_the_latest_study_of_the_name_and_namespace_is_meant(self, storage_url: str) -> None:
@@ -384,17 +380,17 @@ class TestWarmStart:
         with TrialLoop(warm("study"), storage_url, "team/study-00000010") as loop:
             assert not loop.study.trials, "its predecessor of the same name, which had none of its own"
 
-    def test_a_study_that_is_not_there_is_named(self, storage_url: str) -> None:
-        storage = open_storage(storage_url)
+    def test_a_study_that_is_not_there_is_named(self, url: str) -> None:
+        storage = open_storage(url)
         with pytest.raises(InvalidStudyError, match="no other study 'small'") as refusal:
             open_study(storage, NAME, warm())
         storage.engine.dispose()
         assert refusal.value.reason == reasons.INVALID_WARM_START
 
-    def test_a_study_of_other_objectives_is_refused(self, storage_url: str) -> None:
+    def test_a_study_of_other_objectives_is_refused(self, url: str) -> None:
         accuracy = [{"metric": "accuracy", "direction": "maximize"}]
-        other_study(storage_url, [{"x": 1, "y": 1}], [{"accuracy": 0.5}], objectives=accuracy)
-        storage = open_storage(storage_url)
+        other_study(url, [{"x": 1, "y": 1}], [{"accuracy": 0.5}], objectives=accuracy)
+        storage = open_storage(url)
         with pytest.raises(InvalidStudyError, match="has no values of loss; its objectives are accuracy"):
             open_study(storage, NAME, warm())
         storage.engine.dispose()

@@ -1,7 +1,6 @@
 """The end of a study that has reached enough: Optuna's terminator, on real storages."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -69,32 +68,32 @@ def test_a_study_that_no_longer_improves_succeeds_everywhere(storage_url: str) -
     assert snapshot.counts.complete == 9
 
 
-def test_it_is_not_looked_at_before_enough_trials(storage_url: str) -> None:
+def test_it_is_not_looked_at_before_enough_trials(url: str) -> None:
     study = stagnating(min_trials=6)
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         assert play(loop, study, losses(1, 5, 5, 5, 5, 5)) is None
         assert verdict(loop).reason == reasons.STOP_CONDITION_MET
 
 
-def test_a_restart_is_over_too(storage_url: str) -> None:
+def test_a_restart_is_over_too(url: str) -> None:
     study = stagnating()
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         play(loop, study, losses(1, 5, 5, 5))
         verdict(loop)
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         assert verdict(loop).reason == reasons.STOP_CONDITION_MET
 
 
-def test_who_raises_the_budget_gets_a_trial_and_then_the_question_again(storage_url: str) -> None:
+def test_who_raises_the_budget_gets_a_trial_and_then_the_question_again(url: str) -> None:
     study = stagnating(max_trials=10)
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         assert play(loop, study, losses(1, 5, 5)) is None
         assert play(loop, study, losses(5)) is None
         verdict(loop)
-    with TrialLoop(stagnating(max_trials=9), storage_url, NAME) as loop:
+    with TrialLoop(stagnating(max_trials=9), url, NAME) as loop:
         verdict(loop)
     more = stagnating(max_trials=30)
-    with TrialLoop(more, storage_url, NAME) as loop:
+    with TrialLoop(more, url, NAME) as loop:
         assert play(loop, more, losses(0.5)) is None, "and this one is better"
         assert play(loop, more, losses(5, 5)) is None
         assert play(loop, more, losses(5)) is None
@@ -102,28 +101,28 @@ def test_who_raises_the_budget_gets_a_trial_and_then_the_question_again(storage_
 
 
 @pytest.mark.parametrize("change", [{"stopWhen": None}, {"stopWhen": {**STAGNATION, "minTrials": 8}}])
-def test_who_changes_the_rule_goes_on(storage_url: str, change: dict[str, Any]) -> None:
+def test_who_changes_the_rule_goes_on(url: str, change: dict[str, Any]) -> None:
     study = stagnating()
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         play(loop, study, losses(1, 5, 5, 5))
         verdict(loop)
     other = stagnating(**change)
-    with TrialLoop(other, storage_url, NAME) as loop:
+    with TrialLoop(other, url, NAME) as loop:
         assert isinstance(loop.next(), Assignment)
 
 
-def test_only_trials_within_the_constraints_are_judged_by(storage_url: str) -> None:
+def test_only_trials_within_the_constraints_are_judged_by(url: str) -> None:
     study = stagnating(constraints=[{"metric": "latency", "max": 20}])
     found = [{"loss": 1.0, "latency": 30}] + [{"loss": loss, "latency": 10} for loss in (9.0, 8.0, 7.0, 6.0)]
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         assert play(loop, study, found) is None
         assert isinstance(loop.next(), Assignment), "the value of the first is not one to stagnate at"
 
 
-def test_several_objectives_are_judged_by_their_weighted_sum(storage_url: str) -> None:
+def test_several_objectives_are_judged_by_their_weighted_sum(url: str) -> None:
     objectives = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "maximize"}]
     study = stagnating(objectives=objectives, scalarize={"weights": {"a": 1, "b": 1}})
-    with TrialLoop(study, storage_url, NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         assert play(loop, study, [{"a": 1, "b": b} for b in (1, 2, 3, 4, 3, 3, 3)]) is None
         assert verdict(loop).reason == reasons.STOP_CONDITION_MET
 
@@ -149,9 +148,9 @@ def test_several_objectives_are_judged_by_their_weighted_sum(storage_url: str) -
         ),
     ],
 )
-def test_optunas_evaluators_decide(tmp_path: Path, stop_when: dict[str, Any], spread: float, over: bool) -> None:
+def test_optunas_evaluators_decide(url: str, stop_when: dict[str, Any], spread: float, over: bool) -> None:
     study = spec(stopWhen=stop_when, sampler={"name": "RandomSampler", "options": {"seed": 0}})
-    with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         for _ in range(4):
             assigned = loop.next()
             assert isinstance(assigned, Assignment)
@@ -188,11 +187,11 @@ def alternating(trial: optuna.Trial) -> None:
     trial.suggest_float("even" if trial.number % 2 == 0 else "odd", 0, 1)
 
 
-def test_an_evaluator_that_cannot_judge_the_space_is_named(tmp_path: Path) -> None:
+def test_an_evaluator_that_cannot_judge_the_space_is_named(url: str) -> None:
     """A regret bound needs a parameter that all trials have."""
     stop_when = {"error": {"name": "StaticErrorEvaluator", "options": {"constant": 0}}, "minTrials": 2}
     study = spec(stopWhen=stop_when, searchSpace={"python": f"{__name__}:alternating"})
-    with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+    with TrialLoop(study, url, NAME) as loop:
         assert play(loop, study, losses(1, 2)) is None
         with pytest.raises(InvalidStudyError, match="stopWhen: The intersection search space is empty"):
             loop.next()
