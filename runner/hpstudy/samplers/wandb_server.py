@@ -256,7 +256,7 @@ class ServerSampler(SpaceSampler):
 
 
 class StopByServerPruner(optuna.pruners.BasePruner):
-    """Prunes what the server stops, and what another pruner would."""
+    """Prunes at its next report what the server stops, and what another pruner would."""
 
     def __init__(self, other: optuna.pruners.BasePruner) -> None:
         self._other = other

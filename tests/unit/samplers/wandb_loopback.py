@@ -7,6 +7,7 @@ fields. Runs are suggested by W&B's own engine, as on the real server.
 import base64
 import gzip
 import json
+import random
 import threading
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy
 import yaml
 
 from hpstudy.samplers.wandb_engine import load_engine
@@ -188,6 +190,8 @@ class WandbServer:
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            numpy.random.seed(len(runs))  # the same suggestions in every test run
+            random.seed(len(runs))
             found = engine.next_run(config, runs)
         return None if found is None else json.loads(json.dumps(found.config, default=float))
 
