@@ -33,6 +33,7 @@ _PARTS: Mapping[type, Any] = {
     nsgaii.BaseMutation: nsgaii,
 }
 _NESTED = ("base_sampler", "independent_sampler")
+_EXHAUSTIVE = frozenset({"GridSampler", "BruteForceSampler"})
 _SINGLE_OBJECTIVE = frozenset({"CmaEsSampler"})
 _ONE_SEQUENCE = frozenset({"GridSampler", "QMCSampler"})
 """All groups and restarts go through one sequence of points, by one seed; the storage has the place in it."""
@@ -75,15 +76,19 @@ def check_sampler(spec: StudySpec, space: SearchSpace | None) -> None:
 
 
 def _algorithm(spec: StudySpec, space: SearchSpace | None, group: int = 0, trials: int = 0) -> Algorithm:
-    normal = [dimension.name for dimension in space.dimensions if dimension.normal] if space else []
-    if normal:
-        raise InvalidStudyError(
-            reasons.INVALID_SPACE,
-            f"searchSpace: {', '.join(normal)} has a normal distribution, which backend optuna does not sample from; "
-            "give it a range",
-        )
     algorithm = chosen_sampler(spec, space) if is_open(spec) else spec.sampler
     assert algorithm is not None
+    for dimension in space.dimensions if space else ():
+        what, remedy = "", "give it a range"
+        if dimension.normal:
+            what = "a normal distribution"
+        elif dimension.log_steps and algorithm.name not in _EXHAUSTIVE:
+            what, remedy = "steps on a logarithmic scale", "leave out either"
+        if what:
+            raise InvalidStudyError(
+                reasons.INVALID_SPACE,
+                f"searchSpace: {dimension.name} has {what}, which backend optuna does not sample from; {remedy}",
+            )
     return _complete(algorithm, "sampler", spec, space, group, trials)
 
 

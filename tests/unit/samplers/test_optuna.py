@@ -268,6 +268,18 @@ def test_an_option_that_cannot_work_is_refused_before_anything_runs(fields: dict
         check_algorithms(a_study(**fields))
 
 
+@pytest.mark.parametrize(
+    ("space", "complaint"),
+    [
+        ({"ray": {"x": {"randn": [0, 1]}}}, "x has a normal distribution"),
+        ({"ray": {"x": {"qlograndint": [1, 64, 2]}}}, "x has steps on a logarithmic scale"),
+    ],
+)
+def test_a_distribution_that_optuna_lacks_is_refused(space: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidStudyError, match=complaint):
+        check_algorithms(spec(searchSpace=space))
+
+
 def test_a_grid_over_a_conditional_or_a_huge_space_is_refused() -> None:
     grid = {"name": "GridSampler"}
     with pytest.raises(InvalidStudyError, match="BruteForceSampler goes through a conditional space"):
