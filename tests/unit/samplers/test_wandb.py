@@ -215,6 +215,28 @@ def test_bayes_finds_the_minimum_where_random_search_does_not() -> None:
     assert best("bayes") < 0.05 < best("random")
 
 
+TWO = {
+    "objectives": [{"metric": "loss", "direction": "minimize"}, {"metric": "f1", "direction": "maximize"}],
+    "scalarize": {"weights": {"loss": 1.0, "f1": 2.0}},
+}
+
+
+def test_several_objectives_work_with_weights(url: str) -> None:
+    study = a_study(
+        sweep("bayes", x={"min": -2.0, "max": 2.0}), sampler={"name": "bayes", "options": {"seed": 1}}, **TWO
+    )
+    assert read_sweep(study, space_of(study)).config["metric"] == {"name": "objective", "goal": "minimize"}
+    with TrialLoop(study, url, "study") as loop:
+        taken = []
+        for _ in range(6):
+            assigned = loop.next()
+            assert isinstance(assigned, Assignment)
+            x = assigned.parameters["x"]
+            taken.append(x)
+            loop.tell(assigned, Outcome(values=((x - 1) ** 2, -((x - 1) ** 2))))
+    assert min(abs(x - 1) for x in taken) < 0.25
+
+
 def test_falsy_choices_are_told_apart() -> None:
     study = a_study(sweep("bayes", flag={"values": [True, False, None]}, x={"min": 0.0, "max": 1.0}))
     sampler = in_memory(study)[0].sampler

@@ -147,6 +147,35 @@ def test_bayes_on_the_server_learns_from_the_values_that_were_told(server: Wandb
     assert min(values) < 0.05
 
 
+def test_of_several_objectives_the_server_sees_the_weighted_sum(server: WandbServer, url: str) -> None:
+    native = {"method": "random", "parameters": {"x": {"min": 0.0, "max": 1.0}}}
+    objectives = [{"metric": "loss", "direction": "minimize"}, {"metric": "f1", "direction": "maximize"}]
+    study = a_study(native, objectives=objectives, scalarize={"weights": {"loss": 1.0, "f1": 2.0}})
+    with TrialLoop(study, url, "study") as loop:
+        assigned = take(loop)
+        loop.report(assigned, 1, {"loss": 3.0, "f1": 0.5})
+        loop.tell(assigned, Outcome(values=(2.0, 0.75), metrics={"loss": 2.0, "f1": 0.75}))
+    [run] = server.runs.values()
+    assert server.sweeps["sweep0"].config["metric"] == {"name": "objective", "goal": "minimize"}
+    assert [line["objective"] for line in run.history] == [2.0]
+    assert {name: run.summary[name] for name in ("objective", "loss", "f1")} == {
+        "objective": 0.5,
+        "loss": 2.0,
+        "f1": 0.75,
+    }
+
+
+def test_trials_of_a_warm_start_are_told_to_the_server(server: WandbServer, url: str) -> None:
+    native = {"method": "grid", "parameters": {"x": {"values": [1, 2]}}}
+    with TrialLoop(a_study(native), url, "default/earlier") as loop:
+        loop.tell(take(loop), Outcome(values=(0.5,)))
+    study = a_study(native, warmStartFrom=[{"study": "earlier"}])
+    with TrialLoop(study, url, "default/study") as loop:
+        assert take(loop).parameters == {"x": 2}
+    shown = [run for run in server.runs.values() if run.sweep == "sweep1" and not run.suggested]
+    assert [(run.config["x"]["value"], run.summary["loss"]) for run in shown] == [(1, 0.5)]
+
+
 def test_trials_with_their_own_values_take_no_run_and_are_shown_in_the_sweep(server: WandbServer, url: str) -> None:
     study = a_study(
         {"method": "grid", "parameters": {"x": {"values": [1, 2]}, "y": {"values": ["a", "b"]}}},
