@@ -253,6 +253,17 @@ class TestWarmStart:
             proposed = [take(loop).parameters for _ in range(3)]
         assert proposed == [space.suggest(alone.ask()) for _ in range(3)]
 
+    @pytest.mark.parametrize("name", ["NSGAIISampler", "NSGAIIISampler"])
+    def test_they_are_a_generation_that_others_descend_from(self, url: str, name: str) -> None:
+        points = [{"x": x, "y": 1} for x in (-1, 0, 1, 2)]
+        other_study(url, points, [{"loss": 1.0}] * 4)
+        options = {"population_size": 4, "seed": 0, "mutation_prob": 0}
+        study = warm(sampler={"name": name, "options": options})
+        with TrialLoop(study, url, NAME) as loop:
+            child = take(loop).parameters
+        assert min(abs(child["x"] - point["x"]) for point in points) < 1e-9
+        assert child["y"] == pytest.approx(1)
+
     def test_they_are_taken_once(self, url: str) -> None:
         other_study(url, [{"x": 1, "y": 1}], [{"loss": 1.0}])
         study = warm()

@@ -11,6 +11,9 @@ from hpstudy.space.initial import initial_parameters
 from hpstudy.storage import attributes
 from hpstudy.storage.sources import Source, find_sources
 
+_FOREBEARS = {f"{name}:generation": 0 for name in ("NSGAIISampler", "NSGAIIISampler")}
+"""Optuna's own: genetic samplers breed from the trials of a generation alone, and random ones make up the first."""
+
 
 def seed_study(
     study: optuna.Study, storage: optuna.storages.RDBStorage, spec: StudySpec, space: SearchSpace | None
@@ -118,6 +121,6 @@ def _translate(
         params=parameters,
         distributions={name: space[name].distribution for name in parameters},
         user_attrs={attributes.TAKEN_FROM: [source.name, trial.number], attributes.METRICS: metrics},
-        system_attrs={attributes.CONSTRAINT_PREFIX + name: value for name, value in violations.items()},
+        system_attrs={attributes.CONSTRAINT_PREFIX + name: value for name, value in violations.items()} | _FOREBEARS,
     )
     return made, left_out

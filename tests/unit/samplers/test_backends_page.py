@@ -1,4 +1,4 @@
-"""The examples of docs/backends.md."""
+"""The examples of docs/backends.md and docs/objectives.md."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
 from hpstudy.space.load import read_space
 from tests.unit.builders import manifest
 
-PAGE = (Path(__file__).parents[3] / "docs/backends.md").read_text()
+PAGE = "".join((Path(__file__).parents[3] / "docs" / name).read_text() for name in ("backends.md", "objectives.md"))
 BLOCKS: list[str] = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 REFUSED = [block for block in BLOCKS if block.startswith("# refused: ")]
 ACCEPTED = [block for block in BLOCKS if block not in REFUSED]
