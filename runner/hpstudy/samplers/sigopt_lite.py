@@ -5,10 +5,12 @@ results, and with Parzen estimators (SPE) beyond 600 trials or 50 parameters, or
 kde_only``. Points in flight count as results as bad as the worst ("constant liar", Ginsbourger et al. 2010), failed
 trials too.
 
-An ask costs its optimiser 0.3 s after 50 trials, 0.8 s after 100, 3 s after 300, 7 s after 600, and with Parzen
-estimators 0.1 s (one thread, 2 to 6 parameters); telling it of 1,000 trials anew takes a few milliseconds of that.
+An ask costs 0.3 to 0.5 s after 50 trials, 0.8 to 1.2 s after 100, 3 to 5 s after 300 and 7 s and more after 600, on one
+thread with 2 to 6 parameters: what the Gaussian process takes. Telling it of 1,000 trials anew is a few milliseconds of
+that, and with Parzen estimators an ask stays at 0.2 s.
 """
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ from hpstudy.samplers.sigopt_experiment import Experiment
 
 _log = logging.getLogger(__name__)
 
+BUDGET_PER_PARAMETER = 50
+"""As SPE_PHANTOM_BUDGET_FACTOR of libsigopt's ``spe_next_points``."""
 MAX_DRAWS = 1000
 """Random points in search of one that is new; a space that shows nothing new in so many is taken as tried out."""
 
@@ -80,24 +84,33 @@ class LiteSampler(EngineSampler):
         return values
 
     def _make(self, kind: str, linear_constraints: Sequence[Mapping[str, Any]]) -> Any:
+        parameters, metrics = self._experiment.parameters, self._experiment.metrics
+        budget = self._experiment.budget
+        if len(metrics) == 1:
+            # Parzen estimators draw at random for 15 % of it; without a budget SigOpt takes this one.
+            budget = min(budget, BUDGET_PER_PARAMETER * len(parameters))
         definition = {
             "name": "study",
             "type": kind,
-            "parameters": [dict(parameter.definition) for parameter in self._experiment.parameters],
-            "metrics": [dict(metric) for metric in self._experiment.metrics],
-            "observation_budget": self._experiment.budget,
-            "linear_constraints": [
-                {**constraint, "terms": [dict(term) for term in constraint["terms"]]}
-                for constraint in linear_constraints
-            ],
+            "parameters": [dict(parameter.definition) for parameter in parameters],
+            "metrics": metrics,
+            "observation_budget": budget,
         }
+        made = self._build(definition, reasons.INVALID_SPACE, "searchSpace")
+        if linear_constraints:
+            definition["linear_constraints"] = list(linear_constraints)
+            made = self._build(definition, reasons.INVALID_OPTION, "sampler.options.linear_constraints")
+        return made
+
+    def _build(self, definition: Mapping[str, Any], reason: str, where: str) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return self._engine.builders.LocalExperimentBuilder(definition)
+                return self._engine.builders.LocalExperimentBuilder(
+                    copy.deepcopy(definition)
+                )  # it changes what it gets
         except ValueError as error:
-            where = "sampler.options.linear_constraints" if linear_constraints else "searchSpace"
-            raise InvalidStudyError(reasons.INVALID_SPACE, f"{where}: SigOpt refuses it: {error}") from None
+            raise InvalidStudyError(reason, f"{where}: SigOpt refuses it: {error}") from None
 
     def _complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Assignments of a trial; the optimiser knows no parameter that does not exist."""
@@ -166,6 +179,8 @@ class LiteSampler(EngineSampler):
             self._experiment.values(source.make_assignments_from_point(self._local, [float(x) for x in point]))
             for point in points["points_to_sample"]
         ]
+        if not drawn:
+            raise RuntimeError(f"{MAX_DRAWS} random points, and none keeps the linear constraints")
         idle = [values for values in drawn if values not in running]
         return next((values for values in idle if values not in tried), (idle or drawn)[0])
 

@@ -7,9 +7,11 @@ one at a time: trials are asked for under the study's budget lock.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +19,10 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.engine import FIXED, SpaceSampler
-from hpstudy.samplers.sigopt_client import RequestRefusedError, SigOptServer
+from hpstudy.samplers.sigopt_client import RequestRefusedError, ServerAwayError, SigOptServer
 from hpstudy.samplers.sigopt_experiment import Experiment
 from hpstudy.storage import attributes
 
@@ -30,6 +34,9 @@ SUGGESTION = attributes.PREFIX + "sigopt-suggestion"
 """On a trial: ids of experiment and suggestion."""
 MAX_STUDY_NAME = 100
 """Characters of an experiment's name."""
+OUTAGE_LIMIT = 600.0
+"""Seconds that the server may be away, as long as a database may."""
+_RETRY_SECONDS = 2.0
 
 
 class ServerSampler(SpaceSampler):
@@ -67,14 +74,39 @@ class ServerSampler(SpaceSampler):
         self._digest = hashlib.sha256(json.dumps([url, definition], sort_keys=True).encode()).hexdigest()
         self._id = ""
         self._observed: set[int] = set()
+        self._away_since: float | None = None
+        self._is_fresh = False
+
+    def is_ready(self, study: optuna.Study) -> bool:
+        """Bring the server up to date; while it is away, the group waits.
+
+        Raises:
+            InvalidStudyError: the server refuses the experiment or the token, or has been away for long.
+        """
+        if not self._experiment.parameters:
+            return True
+        try:
+            if not self._id:
+                self._id = self._open(study)
+            self._mirror(study)
+        except ServerAwayError as error:
+            now = time.monotonic()
+            self._away_since = now if self._away_since is None else self._away_since
+            if now - self._away_since >= OUTAGE_LIMIT:
+                raise InvalidStudyError(
+                    reasons.SAMPLER_FAILED,
+                    f"sampler: the SigOpt server has not answered for {OUTAGE_LIMIT / 60:g} minutes: {error}",
+                ) from None
+            _log.warning("the SigOpt server does not answer: %s", error)
+            return False
+        self._away_since = None
+        self._is_fresh = True
+        return True
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Bring the server up to date, for trials that come with their values too."""
-        if not self._experiment.parameters:
-            return
-        if not self._id:
-            self._id = self._open(study)
-        self._mirror(study)
+        """Bring the server up to date for a trial that came with its values; it runs without the server too."""
+        if trial.system_attrs.get(FIXED):
+            self.is_ready(study)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -84,7 +116,7 @@ class ServerSampler(SpaceSampler):
             return self._encode(self._experiment.values({}))
         if self.is_given(trial):
             return {}
-        suggestion, assignments = self._server.suggest(self._id, trial.number)
+        suggestion, assignments = self._suggest(study, trial.number)
         if trial.system_attrs.get(FIXED):
             # Some values are the study's own: it will not be the trial that the server suggested.
             self._server.delete_suggestion(self._id, suggestion)
@@ -99,9 +131,28 @@ class ServerSampler(SpaceSampler):
         if not self._id or _is_lost(trial, state) or not trial.params:
             return
         try:
-            self._report(trial, state, values, patient=False)
+            self._report(trial, state, values)
         except Exception as error:  # the result is on its way to the storage, nothing may stop it
             _log.warning("trial %d is not on the SigOpt server yet: %s", trial.number, error)
+
+    def _suggest(self, study: optuna.Study, number: int) -> tuple[str, dict[str, Any]]:
+        for tries in itertools.count():
+            # The study's loop asks whether the server is ready before it makes a trial; others do not.
+            if self._is_fresh or self.is_ready(study):
+                self._is_fresh = False
+                try:
+                    return self._server.suggest(self._id, number)
+                except ServerAwayError as error:  # just now: the next look tells for how long
+                    _log.warning("the SigOpt server has no suggestion: %s", error)
+                except RequestRefusedError as error:
+                    if tries:
+                        raise InvalidStudyError(
+                            reasons.SAMPLER_FAILED, f"sampler: the SigOpt server: {error}"
+                        ) from None
+                    self._id, self._observed = "", set()  # somebody may have deleted it
+                    continue
+            time.sleep(_RETRY_SECONDS)
+        raise AssertionError("unreachable")
 
     def _encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.space[name].encode(value) for name, value in values.items()}
@@ -132,8 +183,9 @@ class ServerSampler(SpaceSampler):
         """Report what is finished and was not, and take back the suggestions of trials that are gone."""
         trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
         finished = [t for t in trials if t.state.is_finished() and not _is_lost(t, t.state) and t.params]
-        if any(trial.number not in self._observed for trial in finished):
-            self._observed |= self._server.observed_trials(self._id, self._observed)
+        unknown = {trial.number for trial in finished} - self._observed
+        if unknown:
+            self._observed |= self._server.observed_trials(self._id, unknown)
         for trial in finished:
             if trial.number not in self._observed:
                 self._report(trial, trial.state, trial.values)
@@ -142,9 +194,7 @@ class ServerSampler(SpaceSampler):
             if suggestion not in running:
                 self._server.delete_suggestion(self._id, suggestion)
 
-    def _report(
-        self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, *, patient: bool = True
-    ) -> None:
+    def _report(self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         if trial.number in self._observed:
             return
         metrics = self._experiment.metrics
@@ -163,7 +213,7 @@ class ServerSampler(SpaceSampler):
             bodies.insert(0, {"suggestion": suggestion, **result})
         for body in bodies:
             try:
-                self._server.observe(self._id, trial.number, body, patient=patient)
+                self._server.observe(self._id, trial.number, body)
                 break
             except RequestRefusedError as error:
                 # A suggestion that is gone; or values of the study's own that break a constraint.

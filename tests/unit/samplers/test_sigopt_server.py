@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
-from hpstudy.samplers import sigopt_client
+from hpstudy.samplers import sigopt_server
 from hpstudy.samplers.build import build_sampler
 from hpstudy.samplers.sigopt import TOKEN, URL
 from hpstudy.space.load import read_space
@@ -38,7 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SigOptRest]:
         monkeypatch.setenv(URL, rest.url)
         monkeypatch.setenv(TOKEN, SECRET)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(sigopt_client, "_RETRY_SECONDS", (0.001,))
+        monkeypatch.setattr(sigopt_server, "_RETRY_SECONDS", 0.001)
         yield rest
 
 
@@ -163,30 +163,48 @@ def test_what_the_server_missed_is_reported_once_at_the_next_ask(server: SigOptR
     assert only(server).by_trial[3]["values"] == [{"name": "loss", "value": 4.0}]
 
 
-def test_an_ask_waits_for_a_server_that_is_away_and_leaves_no_suggestion_behind(
-    server: SigOptRest, url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_request_without_answer_leaves_no_suggestion_behind(server: SigOptRest, url: str) -> None:
     answers = [503, 0, 502]
     server.broken = lambda method, path: (
         answers.pop(0) if answers and method == "POST" and path.endswith("suggestions") else None
     )
+    with TrialLoop(a_spec(), url, NAME) as loop:
+        taken = take(loop)
+        open_now = only(server).open_suggestions
+    assert not answers
+    assert [suggestion["assignments"] for suggestion in open_now] == [taken.parameters]
+
+
+def test_a_group_waits_for_a_server_that_is_away(
+    server: SigOptRest, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with TrialLoop(a_spec(), url, NAME) as loop, caplog.at_level(logging.DEBUG):
+        server.broken = lambda method, path: 500
+        for _ in range(12):
+            assert loop.next() == Verdict(Next.WAIT)
+        assert not loop.study.get_trials(), "none is made that has no values yet"
+        loop.study.enqueue_trial({"x": 0.5, "batch": "16"})
+        given = take(loop)
+        loop.tell(given, complete())
+        server.broken = lambda method, path: None
         take(loop)
-        assert len(only(server).open_suggestions) == 2, "one of a request without answer"
-        take(loop)
-        assert len(only(server).open_suggestions) == 2, "those of the trials"
-    assert "does not answer, trying again" in caplog.text
+        assert only(server).by_trial.keys() == {given.number}
+        server.broken = lambda method, path: 500
+        monkeypatch.setattr(sigopt_server, "OUTAGE_LIMIT", 0.0)
+        with pytest.raises(InvalidStudyError, match="SigOpt server has not answered for 0 minutes: 500: broken"):
+            loop.next()
+    assert "the SigOpt server does not answer: 500: broken" in caplog.text
     assert SECRET not in caplog.text
 
 
-def test_an_outage_without_end_is_an_error(server: SigOptRest, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sigopt_client, "OUTAGE_LIMIT", 0.002)
-    server.broken = lambda method, path: 500
-    with (
-        TrialLoop(a_spec(), url, NAME) as loop,
-        pytest.raises(InvalidStudyError, match="the sampler cannot propose a trial: 500: broken"),
-    ):
-        loop.next()
+def test_a_server_that_is_not_there_is_away(
+    server: SigOptRest, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(URL, "http://127.0.0.1:9")  # the discard service: nobody listens
+    with TrialLoop(a_spec(), url, NAME) as loop:
+        assert loop.next() == Verdict(Next.WAIT)
+    assert "Connection refused" in caplog.text
+    assert "support@sigopt.com" not in caplog.text
 
 
 def test_a_deleted_experiment_is_made_again_with_all_observations(server: SigOptRest, url: str) -> None:
@@ -199,6 +217,17 @@ def test_a_deleted_experiment_is_made_again_with_all_observations(server: SigOpt
         take(loop)
     _, second = server.experiments.values()
     assert {n: o["values"] for n, o in second.by_trial.items()} == {n: o["values"] for n, o in first.by_trial.items()}
+    assert len(second.open_suggestions) == 1
+
+
+def test_an_experiment_that_is_deleted_while_the_study_runs_is_made_again(server: SigOptRest, url: str) -> None:
+    with TrialLoop(a_spec(), url, NAME) as loop:
+        loop.tell(take(loop), complete())
+        only(server).body["state"] = "deleted"
+        loop.tell(take(loop), complete())
+        take(loop)
+    _, second = server.experiments.values()
+    assert second.by_trial.keys() == {0, 1}
     assert len(second.open_suggestions) == 1
 
 
@@ -260,6 +289,15 @@ def test_two_objectives_are_two_metrics(server: SigOptRest, url: str) -> None:
     assert [metric["objective"] for metric in experiment.body["metrics"]] == ["minimize", "maximize"]
     assert experiment.by_trial[0]["values"] == [{"name": "loss", "value": 0.5}, {"name": "f1", "value": 0.9}]
     assert (experiment.body["observation_budget"], experiment.body["parallel_bandwidth"]) == (6, 2)
+
+
+def test_a_weighted_sum_is_one_metric(server: SigOptRest, url: str) -> None:
+    objectives = [{"metric": "loss", "direction": "minimize"}, {"metric": "f1", "direction": "maximize"}]
+    of = a_spec(objectives=objectives, scalarize={"weights": {"loss": 1, "f1": 2}})
+    with TrialLoop(of, url, NAME) as loop:
+        loop.tell(take(loop), Outcome(values=(0.5, 0.9)))
+    assert only(server).body["metrics"] == [{"name": "weighted sum", "objective": "minimize", "strategy": "optimize"}]
+    assert only(server).by_trial[0]["values"] == [{"name": "weighted sum", "value": pytest.approx(-1.3)}]
 
 
 def test_hyperbands_brackets_hide_no_trial_from_the_server(server: SigOptRest, url: str) -> None:
