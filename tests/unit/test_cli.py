@@ -223,6 +223,7 @@ def test_a_study_without_a_trial_within_its_constraints_says_so(folder: Path, mo
         loop.tell(assigned, conclude({"loss": 1, "size": 31}, study))
     result = CliRunner().invoke(main, ["run", str(write(folder, **fields)), "--storage", url])
     assert "No trial keeps the constraints." in result.output
+    assert "Sampler   GPSampler: 1 trial of 1 flat parameter" in result.output
 
 
 def test_the_examples_are_valid() -> None:

@@ -64,7 +64,7 @@ def settle_sampler(study: optuna.Study, spec: StudySpec, space: SearchSpace | No
 
 def choose(spec: StudySpec, space: SearchSpace | None) -> Choice:
     """Choose by what is known before the first trial."""
-    trials = f"{spec.budget.max_trials} trials"
+    trials = _count(spec.budget.max_trials, "trial")
     if not spec.is_scalar:
         if spec.budget.max_trials > TPE_TRIALS:
             return Choice("NSGAIISampler", f"{trials} for {len(spec.objectives)} objectives")
@@ -76,7 +76,7 @@ def choose(spec: StudySpec, space: SearchSpace | None) -> Choice:
     if spec.pruner and spec.pruner.name != "NopPruner":
         return Choice("TPESampler", "pruned trials, which a Gaussian process would not learn from")
     numeric = [d for d in space.dimensions if not isinstance(d.distribution, CategoricalDistribution)]
-    what = f"{trials} of {len(space.dimensions)} flat parameters"
+    what = f"{trials} of {_count(len(space.dimensions), 'flat parameter')}"
     if len(numeric) < len(space.dimensions):
         return Choice("TPESampler", f"{len(space.dimensions) - len(numeric)} of the parameters are categorical")
     if spec.budget.max_trials > GP_TRIALS or len(space.dimensions) > GP_PARAMETERS:
@@ -84,3 +84,7 @@ def choose(spec: StudySpec, space: SearchSpace | None) -> Choice:
     if importlib.util.find_spec("torch") is None:
         return Choice("TPESampler", f"{what}, for which GPSampler would be better: it needs torch")
     return Choice("GPSampler", what)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -118,6 +118,7 @@ def stored(
     hypervolume: float | None = None,
     warm_start: WarmStartCounts | None = None,
     stop: Stop | None = None,
+    sampler: str | None = None,
     **counts: int,
 ) -> StorageView:
     """A storage that is ready and has these trials."""
@@ -128,6 +129,7 @@ def stored(
         front_size=front,
         last_failure="trial 3: out of luck" if counts.get("failed") else None,
         stop=stop,
+        sampler=sampler,
         warm_start=warm_start,
         hypervolume=hypervolume,
     )

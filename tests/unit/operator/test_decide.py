@@ -196,6 +196,10 @@ class TestProgress:
         assert decision.status["best"] == "3 on the front"
         assert decision.status["paretoFrontSize"] == 3
 
+    def test_the_sampler_that_was_chosen_is_shown_with_the_reason(self) -> None:
+        chosen = "GPSampler: 20 trials of 3 flat parameters"
+        assert decided(observed(study(), storage=stored(complete=5, sampler=chosen))).status["sampler"] == chosen
+
     def test_the_hypervolume_and_what_was_taken_from_other_studies_are_shown(self) -> None:
         taken = WarmStartCounts(trials=7, values_left_out=2, trials_left_out=1)
         decision = decided(observed(study(), storage=stored(complete=5, front=0, hypervolume=0.25, warm_start=taken)))
