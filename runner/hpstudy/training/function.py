@@ -48,5 +48,10 @@ def name_metrics(result: Any, objectives: Sequence[Objective], entry: str) -> di
 
 
 def _plain(value: Any) -> Any:
-    """Tensors and numpy scalars of one element as Python numbers."""
-    return value.item() if hasattr(value, "item") and getattr(value, "size", lambda: 1) is not None else value
+    """Tensors and arrays as Python's own numbers and lists; one of a single element is a number."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    while plain is not value and isinstance(plain, list) and len(plain) == 1:
+        plain = plain[0]
+    return plain
