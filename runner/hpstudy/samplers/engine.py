@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpstudy.samplers.hooks import Hooks
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
 
@@ -39,7 +40,7 @@ class Observation:
     """Intermediate values of the objective by step."""
 
 
-class SpaceSampler(BaseSampler):
+class SpaceSampler(BaseSampler, Hooks):
     """What samplers of a space share that propose a trial's hyperparameters all at once.
 
     Args:
@@ -51,13 +52,6 @@ class SpaceSampler(BaseSampler):
         self.space = space
         self._seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._random = optuna.samplers.RandomSampler(seed)
-
-    def is_exhausted(self, study: optuna.Study) -> bool:
-        """Whether an exhaustive engine (a grid) has no point left that was neither tried nor is running.
-
-        The study then waits for running trials and is over, before a trial is made that would have no point.
-        """
-        return False
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space; what does not exist in a trial is never asked for."""

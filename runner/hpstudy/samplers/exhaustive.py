@@ -17,13 +17,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import _brute_force
 from optuna.trial import FrozenTrial, TrialState
 
+from hpstudy.samplers.hooks import Hooks, hooks
 from hpstudy.storage import attributes
 
 MAX_GRID_POINTS = 100_000
 """Optuna keeps the list of all points in memory, and goes through it at each trial."""
 
 
-class GridSampler(optuna.samplers.GridSampler):
+class GridSampler(optuna.samplers.GridSampler, Hooks):
     """A point counts as tried by its values, whichever trial had them: one that was given, or run again."""
 
     def after_trial(
@@ -70,7 +71,7 @@ class GridSampler(optuna.samplers.GridSampler):
         return {_key(point): index for index, point in enumerate(self._all_grids)}
 
 
-class BruteForceSampler(optuna.samplers.BruteForceSampler):
+class BruteForceSampler(optuna.samplers.BruteForceSampler, Hooks):
     """Goes by the points that were tried or are running, not by the trials that lost their workers."""
 
     def after_trial(
@@ -96,13 +97,12 @@ class BruteForceSampler(optuna.samplers.BruteForceSampler):
                     populate(tree, [trial], params)
 
 
-class PartialFixedSampler(optuna.samplers.PartialFixedSampler):
+class PartialFixedSampler(optuna.samplers.PartialFixedSampler, Hooks):
     """Over an exhaustive sampler it is one."""
 
     def is_exhausted(self, study: optuna.Study) -> bool:
         """As of the sampler below."""
-        below = getattr(self._base_sampler, "is_exhausted", None)
-        return below is not None and bool(below(study))
+        return hooks(self._base_sampler).is_exhausted(study)
 
 
 def grid_values(distribution: BaseDistribution) -> list[Any] | None:

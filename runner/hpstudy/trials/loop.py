@@ -19,6 +19,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.samplers.choice import settle_sampler
+from hpstudy.samplers.hooks import hooks
 from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import load_suggest, read_space
@@ -93,9 +94,7 @@ class TrialLoop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        close = getattr(self.study.sampler, "close", None)
-        if close is not None:  # one that speaks to a server
-            close()
+        hooks(self.study.sampler).close()
         self._locks.close()
         self._storage.engine.dispose()
 
@@ -126,9 +125,8 @@ class TrialLoop:
         value = reported_value(self._spec, metrics)
         if value is not None:
             self._patiently(lambda: assignment.trial.report(value, step))
-        observe = getattr(self.study.sampler, "observe", None)
-        if observe is not None:  # one that shows the trial elsewhere too
-            self._patiently(partial(observe, self.study, assignment.number, step, metrics))
+        sampler = hooks(self.study.sampler)
+        self._patiently(partial(sampler.observe, self.study, assignment.number, step, metrics))
         if value is None:
             return False
         return self._patiently(assignment.trial.should_prune)
@@ -148,15 +146,14 @@ class TrialLoop:
         verdict = judge(tally.counts, self._spec.budget, failure, tally.stop)
         if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
             return verdict
-        is_ready = getattr(self.study.sampler, "is_ready", None)
-        if is_ready is not None and not is_ready(self.study):  # one whose server has no trial yet
+        sampler = hooks(self.study.sampler)
+        if not sampler.is_ready(self.study):
             return Verdict(Next.WAIT)
-        if not self._is_exhausted():
+        if not sampler.is_exhausted(self.study):
             return verdict
         if tally.counts.running:  # one that loses its worker is tried again
             return Verdict(Next.WAIT)
-        because = getattr(self.study.sampler, "exhausted_because", "every point of the space was tried")
-        stop = Stop(reasons.SPACE_EXHAUSTED, because)
+        stop = Stop(reasons.SPACE_EXHAUSTED, sampler.exhausted_because)
         basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
         self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
         return judge(tally.counts, self._spec.budget, failure, stop)
@@ -192,11 +189,6 @@ class TrialLoop:
     def _settle_sampler(self) -> StudySpec:
         with self._locks.holding(self._budget_lock):
             return settle_sampler(self.study, self._spec, self._space)
-
-    def _is_exhausted(self) -> bool:
-        """Whether an exhaustive sampler has no point left that was neither tried nor is running."""
-        is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
-        return is_exhausted is not None and bool(is_exhausted(self.study))
 
     def _ask(self) -> Assignment | Verdict:
         self._stop_if_enough()

@@ -1,0 +1,40 @@
+"""What the trial loop asks of a sampler beyond Optuna's interface, with answers for those that know nothing of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+
+class Hooks:
+    """A base for samplers that come to an end, or that speak to a server."""
+
+    def is_ready(self, study: optuna.Study) -> bool:
+        """Whether it can propose now; a group whose server has no trial yet waits."""
+        return True
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether an exhaustive sampler has no point left that was neither tried nor is running.
+
+        The study then waits for running trials and is over, before a trial is made that would have no point.
+        """
+        return False
+
+    @property
+    def exhausted_because(self) -> str:
+        """Why, for people."""
+        return "every point of the space was tried"
+
+    def observe(self, study: optuna.Study, number: int, step: int, metrics: Mapping[str, Any]) -> None:
+        """Show what a running trial reported elsewhere too."""
+
+    def close(self) -> None:
+        """Let go of a server."""
+
+
+_NONE = Hooks()
+
+
+def hooks(sampler: optuna.samplers.BaseSampler) -> Hooks:
+    """The sampler's own, or those that do nothing."""
+    return sampler if isinstance(sampler, Hooks) else _NONE
