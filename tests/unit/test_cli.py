@@ -1,5 +1,6 @@
 """The command line, as its users run it."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import optuna
 import pytest
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
 
+from hpstudy.cli.display import Display
 from hpstudy.cli.main import main
 from hpstudy.cli.text import format_seconds
 from hpstudy.storage.opening import open_storage
+from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
@@ -210,6 +214,28 @@ def test_a_study_that_is_over_says_why_and_what_it_reached(folder: Path, monkeyp
     ):
         assert text in result.output
     assert (folder / "hpstudy-runs" / "mine" / "history.png").stat().st_size > 5000
+
+
+def test_the_display_knows_the_constraints_and_metrics_by_either_name() -> None:
+    given = spec(constraints=[{"metric": "size", "max": 30}])
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with Display(given, "mine", StudySnapshot(), console) as display:
+        display.show({"event": "trial", "number": 0, "parameters": {"x": 1}})
+        display.show({"event": "report", "metrics": {"eval_loss": 0.125}})
+        shown = render(display)
+        for number, (loss, size) in enumerate(((2.0, 30), (1.0, 31))):
+            end = {"event": "end", "number": number, "state": "complete", "seconds": 1.0, "values": [loss]}
+            display.show({**end, "metrics": {"loss": loss, "eval_size": size}})
+        after = render(display)
+    assert "loss 0.125" in shown
+    assert "best loss 2 (trial 0)" in after, "trial 1 is better, and beyond the constraint"
+    assert "(beyond a constraint)" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def render(display: Display) -> str:
+    plain = Console(file=io.StringIO(), width=200)
+    plain.print(display._render())
+    return str(plain.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_a_study_without_a_trial_within_its_constraints_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

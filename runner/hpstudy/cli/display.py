@@ -83,10 +83,20 @@ class Display:
         if event["values"] is not None:
             values = {o.metric: v for o, v in zip(self._spec.objectives, event["values"], strict=True)}
             value = format_values(values)
-            self._note_best(event["number"], values)
+            if self._keeps_constraints(event["metrics"]):
+                self._note_best(event["number"], values)
+            else:
+                value += " (beyond a constraint)"
         seconds = format_seconds(event["seconds"])
         line = Text.assemble(f"trial {event['number']:>3}  ", (value, "bold"), f"  {seconds}  ", self._parameters)
         self._console.print(line, soft_wrap=True)
+
+    def _keeps_constraints(self, metrics: dict[str, Any]) -> bool:
+        return all(
+            violation <= 0
+            for constraint in self._spec.constraints
+            for violation in constraint.violations(find_metric(metrics, constraint.metric)).values()
+        )
 
     def _note_best(self, number: int, values: dict[str, float]) -> None:
         objective, value = self._spec.objectives[0], next(iter(values.values()))

@@ -115,7 +115,11 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
             storage=storage, study_name=name, directions=directions, load_if_exists=True, **kwargs
         )
         stored = study.user_attrs.get(attributes.SPEC)
-        changed = [] if stored is None else [field for field, value in frozen.items() if stored.get(field) != value]
+        changed = (
+            []
+            if stored is None
+            else [field for field, value in frozen.items() if (stored.get(field) or None) != (value or None)]
+        )
         if changed and any(_has_run(trial) for trial in study.get_trials(deepcopy=False)):
             raise InvalidStudyError(
                 reasons.SPEC_CHANGED,
