@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.samplers.sigopt_engine import MISSING
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -32,11 +33,14 @@ class SigOptServer:
         token: API token of a client.
 
     Raises:
-        ImportError: the client package is not installed.
+        ImportError: the client package is not installed; the message says how.
     """
 
     def __init__(self, url: str, token: str) -> None:
-        connect = importlib.import_module("sigopt").Connection
+        try:
+            connect = importlib.import_module("sigopt").Connection
+        except ImportError as error:
+            raise ImportError(MISSING.format(error)) from None
         self._experiments = connect(client_token=token, api_url=url.rstrip("/"), timeout=_TIMEOUT).experiments
 
     def create_experiment(self, definition: Mapping[str, Any]) -> str:

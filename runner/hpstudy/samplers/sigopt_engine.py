@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy
-import threadpoolctl  # type: ignore[import-untyped]
+
+MISSING = "backend sigopt needs the extra sigopt (pip install 'hpstudy[sigopt]'): {}"
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Engine:
     models: types.ModuleType
     random_search: types.ModuleType
     sources: types.ModuleType
-    threads: threadpoolctl.ThreadpoolController
-    """Of the linear algebra."""
+    threads: Any
+    """threadpoolctl's controller of the linear algebra."""
 
 
 @functools.cache
@@ -32,22 +33,25 @@ def load() -> Engine:
     """Import the optimiser.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: it is not installed; the message says how.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # qmcpy and it import from places that numpy moved
-        engine = Engine(
-            broker=importlib.import_module("sigoptlite.broker"),
-            builders=importlib.import_module("sigoptlite.builders"),
-            containers=importlib.import_module("libsigopt.aux.adapter_info_containers"),
-            errors=importlib.import_module("libsigopt.aux.errors"),
-            models=importlib.import_module("sigoptlite.models"),
-            random_search=importlib.import_module("libsigopt.views.rest.random_search_next_points"),
-            sources=importlib.import_module("sigoptlite.sources"),
-            threads=threadpoolctl.ThreadpoolController(),
-        )
-        failures: Any = importlib.import_module("libsigopt.compute.probabilistic_failures")
-        multimetric: Any = importlib.import_module("libsigopt.compute.misc.multimetric")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # qmcpy and it import from places that numpy moved
+            engine = Engine(
+                broker=importlib.import_module("sigoptlite.broker"),
+                builders=importlib.import_module("sigoptlite.builders"),
+                containers=importlib.import_module("libsigopt.aux.adapter_info_containers"),
+                errors=importlib.import_module("libsigopt.aux.errors"),
+                models=importlib.import_module("sigoptlite.models"),
+                random_search=importlib.import_module("libsigopt.views.rest.random_search_next_points"),
+                sources=importlib.import_module("sigoptlite.sources"),
+                threads=importlib.import_module("threadpoolctl").ThreadpoolController(),
+            )
+            failures: Any = importlib.import_module("libsigopt.compute.probabilistic_failures")
+            multimetric: Any = importlib.import_module("libsigopt.compute.misc.multimetric")
+    except ImportError as error:
+        raise ImportError(MISSING.format(error)) from None
     # It calls numpy.product, which numpy 2 has not. It alone is given it, numpy stays as it is.
     failures.numpy = _NumpyWithProduct()
     # With two metrics it draws the sequence of their weights from the system's entropy, anew at each proposal. One

@@ -44,6 +44,8 @@ class Parameter:
     """Categorical: SigOpt's name of each choice."""
     is_exact: bool = True
     """Whether the study takes SigOpt's values as they are; else it rounds them."""
+    has_default: bool = False
+    """Whether the replacement is the study's own."""
 
     @property
     def name(self) -> str:
@@ -123,6 +125,8 @@ class Experiment:
         parameters = []
         for parameter in self.parameters:
             definition = dict(parameter.definition)
+            if parameter.has_default:
+                definition["default_value"] = parameter.replacement
             if parameter.name in self._conditioned:
                 definition["conditions"] = {
                     parent: [self._by_name[parent].assign(value) for value in values]
@@ -214,7 +218,7 @@ def _native(dimension: Dimension, entry: Double | Int | Categorical | Conditiona
     else:
         assert entry.bounds is not None
         made = Parameter(dimension, definition, entry.bounds.max)
-    return made if entry.default_value is None else replace(made, replacement=entry.default_value)
+    return made if entry.default_value is None else replace(made, replacement=entry.default_value, has_default=True)
 
 
 def _only_value(dimension: Dimension) -> Any:

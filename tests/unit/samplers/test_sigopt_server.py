@@ -279,6 +279,26 @@ def test_conditions_are_the_servers_own_where_it_has_them(server: SigOptRest, ur
     assert not experiment.open_suggestions
 
 
+def test_sigopts_own_form_reaches_the_server_verbatim(server: SigOptRest, url: str) -> None:
+    prior = {"name": "beta", "shape_a": 2.0, "shape_b": 5.0}
+    conditional = {"name": "optimizer", "values": ["adam", "sgd"]}
+    parameters = [
+        {"name": "x", "type": "double", "bounds": {"min": 0.0, "max": 1.0}, "prior": prior},
+        {"name": "rate", "type": "double", "grid": [1e-5, 1e-4, 1e-2], "transformation": "log"},
+        {"name": "beta", "type": "int", "grid": [1, 3], "default_value": 1, "conditions": {"optimizer": ["adam"]}},
+        {"name": "epochs", "type": "int", "bounds": {"min": 1, "max": 5}},
+        BATCH,
+    ]
+    with TrialLoop(a_spec([*parameters, conditional]), url, NAME) as loop:
+        for _ in range(5):
+            loop.tell(take(loop), complete())
+    body = only(server).body
+    by_name = {parameter["name"]: parameter for parameter in body["parameters"]}
+    assert by_name == {parameter["name"]: parameter for parameter in parameters}
+    assert body["conditionals"] == [conditional]
+    assert all(observation["suggestion"] for observation in only(server).by_trial.values())
+
+
 def test_two_objectives_are_two_metrics(server: SigOptRest, url: str) -> None:
     objectives = [{"metric": "loss", "direction": "minimize"}, {"metric": "f1", "direction": "maximize"}]
     with TrialLoop(a_spec(objectives=objectives), url, NAME) as loop:
