@@ -17,7 +17,8 @@ from hpstudy.samplers.algorithms import check_options, hint
 from hpstudy.samplers.engine import EngineSampler
 from hpstudy.samplers.ray_schedulers import MANAGED as MANAGED_BY_SCHEDULERS
 from hpstudy.samplers.ray_schedulers import SCHEDULERS, UNSUPPORTED_SCHEDULERS, build_scheduler
-from hpstudy.samplers.ray_search import MANAGED, SEARCHERS, UNSUPPORTED_SEARCHERS, VARIANTS, VariantSampler
+from hpstudy.samplers.ray_searchers import MANAGED, SEARCHERS, UNSUPPORTED_SEARCHERS, VARIANTS
+from hpstudy.samplers.ray_variants import VariantSampler
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.ray import GRID
 
@@ -74,13 +75,15 @@ def build_sampler(spec: StudySpec, space: SearchSpace | None, *, group: int = 0,
             f"sampler {algorithm.name} knows one objective, the study has {len(spec.objectives)}: weigh them with "
             f"scalarize, or take {_DEFAULT_SAMPLER}",
         )
-    factory = _import(f"ray.tune.search.{searcher.module}", algorithm.name, searcher.packages)
-    options = check_options(factory, algorithm, "sampler")
-    seed = options.pop(searcher.seed, None) if searcher.seed else None
+    given = dict(algorithm.options)
+    seed = given.pop(searcher.seed, None) if searcher.seed else None
     if isinstance(seed, bool) or not isinstance(seed, int | None) or (seed or 0) < 0:
         raise InvalidStudyError(
             reasons.INVALID_OPTION, f"sampler.options.{searcher.seed}: must be a whole number from 0 on, got {seed!r}"
         )
+    factory = _import(f"ray.tune.search.{searcher.module}", algorithm.name, searcher.packages)
+    own = {option: given.pop(option) for option in searcher.own if option in given}
+    options = check_options(factory, algorithm.model_copy(update={"options": given}), "sampler") | own
     if algorithm.name == VARIANTS:
         return VariantSampler(space, frozenset(grid), seed=seed, **options)
     return searcher.sampler(space, factory, options, searcher.seed, seed, 1 if spec.is_scalar else len(spec.objectives))

@@ -9,12 +9,10 @@ checkpoint to continue from.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy
 import optuna
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
@@ -23,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.engine import is_lost
+from hpstudy.samplers.seeding import numpy_seeded
 
 _METRIC = "objective"
 _ITERATION = "training_iteration"
@@ -110,7 +109,7 @@ class FollowingPruner(RayPruner):
     def _news(self, trial: FrozenTrial) -> list[dict[str, Any]]:
         if trial.number not in self._trials:
             ray_trial = _Trial(str(trial.number), "RUNNING")
-            with _numpy_seeded(trial.number):  # it draws the bracket from numpy's own generator
+            with numpy_seeded(trial.number):  # it draws the bracket from numpy's own generator
                 self._scheduler.on_trial_add(None, ray_trial)
             self._trials[trial.number], self._told[trial.number] = ray_trial, set()
         told = self._told[trial.number]
@@ -209,16 +208,6 @@ def _is_maximized(study: optuna.Study) -> bool:
     return study.direction is StudyDirection.MAXIMIZE
 
 
-@contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    before = numpy.random.get_state()
-    numpy.random.seed(seed)
-    try:
-        yield
-    finally:
-        numpy.random.set_state(before)
-
-
 @dataclass(frozen=True)
 class Scheduler:
     """What is particular to one of Ray's schedulers."""
@@ -276,7 +265,7 @@ def build_scheduler(scheduler: Scheduler, factory: Any, options: Mapping[str, An
         return factory(metric=_METRIC, mode=mode, **arguments)
 
     try:
-        with warnings.catch_warnings(), _numpy_seeded(0):
+        with warnings.catch_warnings(), numpy_seeded(0):
             warnings.simplefilter("ignore")  # a division by zero, on its way to an error
             build("min").on_trial_add(None, _Trial("0"))
     except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
