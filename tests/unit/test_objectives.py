@@ -15,14 +15,12 @@ from hpstudy.samplers.build import build_sampler
 from hpstudy.samplers.engine import EngineSampler, Observation
 from hpstudy.space.load import read_space
 from hpstudy.storage import attributes
-from hpstudy.storage.opening import open_storage
 from hpstudy.storage.pareto import Direction, hypervolume
-from hpstudy.storage.reading import StudySnapshot, read_snapshot
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude, conclude_pruned
 from tests.unit.builders import spec
+from tests.unit.stored import NAME, opened, snapshot_of, trials_of
 
-NAME = "study"
 SPACE = {"parameters": {"x": {"type": "float", "low": -2, "high": 2}, "y": {"type": "float", "low": -2, "high": 2}}}
 TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "eval_size", "direction": "minimize"}]
 WEIGHTS = {"f1": 2, "eval_size": 0.5}
@@ -48,16 +46,13 @@ def run(loop: TrialLoop, study: StudySpec, metrics: Mapping[str, float]) -> Assi
     return trial
 
 
-def snapshot_of(url: str, study: StudySpec) -> StudySnapshot:
-    storage = open_storage(url)
-    try:
-        return read_snapshot(storage, NAME, study)
-    finally:
-        storage.engine.dispose()
-
-
-def stored(url: str) -> optuna.Study:
-    return optuna.load_study(study_name=NAME, storage=url)
+def plain(url: str) -> optuna.Study:
+    """A copy in memory of what plain Optuna sees."""
+    with opened(url) as storage:
+        study = optuna.load_study(study_name=NAME, storage=storage)
+        copied = optuna.create_study(directions=study.directions)
+        copied.add_trials(study.trials)
+    return copied
 
 
 def bowl(parameters: Mapping[str, float]) -> dict[str, float]:
@@ -91,7 +86,7 @@ class TestScalarize:
                 run(loop, study, {"f1": f1, "size": size})
             values = [trial.values for trial in loop.study.get_trials()]
         assert values == [[pytest.approx(4)], [pytest.approx(8.8)], [pytest.approx(14.2)]]
-        assert [trial.values for trial in stored(storage_url).trials] == [[0.5, 10], [0.6, 20], [0.4, 30]]
+        assert [trial.values for trial in trials_of(storage_url)] == [[0.5, 10], [0.6, 20], [0.4, 30]]
         snapshot = snapshot_of(storage_url, study)
         assert snapshot.front_size == 2
         assert [trial.values for trial in snapshot.best] == [
@@ -120,7 +115,7 @@ class TestScalarize:
             loop.tell(bad, conclude_pruned({"eval_f1": 0.1, "size": 9}, study))
             seen = loop.study.get_trials()[bad.number]
             take(loop)  # samplers can work with what is there
-        found = stored(url).trials[bad.number]
+        found = trials_of(url)[bad.number]
         assert (seen.state, seen.values) == (TrialState.PRUNED, [pytest.approx(4.3)])
         assert (found.state, found.values) == (TrialState.PRUNED, None)
         assert found.intermediate_values[1] == pytest.approx(4.3)
@@ -194,7 +189,7 @@ class TestConstraints:
         snapshot = snapshot_of(storage_url, study)
         assert [trial.number for trial in snapshot.best] == [1, 2]
         assert snapshot.counts.complete == 4, "they count, and are recorded"
-        assert stored(storage_url).best_trial.number == 1, "plain Optuna knows them too"
+        assert plain(storage_url).best_trial.number == 1, "plain Optuna knows them too"
 
     def test_the_front_keeps_them(self, storage_url: str) -> None:
         study = two(constraints=[{"metric": "eval_size", "max": 25}])
@@ -204,7 +199,7 @@ class TestConstraints:
         snapshot = snapshot_of(storage_url, study)
         assert snapshot.front_size == 2
         assert [trial.number for trial in snapshot.best] == [2, 0]
-        assert sorted(trial.number for trial in stored(storage_url).best_trials) == [0, 2]
+        assert sorted(trial.number for trial in plain(storage_url).best_trials) == [0, 2]
 
     def test_the_sampler_learns_of_them(self, url: str) -> None:
         constraints = [{"metric": "speed", "min": 0}]
@@ -237,7 +232,7 @@ class TestConstraints:
         study = one(constraints=[{"metric": "latency", "max": 20}])
         with TrialLoop(study, url, NAME) as loop:
             run(loop, study, {"loss": 1})
-        trial = stored(url).trials[0]
+        trial = trials_of(url)[0]
         assert trial.user_attrs[attributes.FAILURE] == "metric-missing"
         assert "'latency' was not reported; the trial reported loss" in trial.user_attrs[attributes.MESSAGE]
 

@@ -18,13 +18,12 @@ from hpstudy.space.load import read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage, open_study
-from hpstudy.storage.reading import StudySnapshot, read_snapshot
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
 from tests.unit.builders import spec
+from tests.unit.stored import NAME, snapshot_of, trials_of
 
-NAME = "study"
 RANDOM = {"name": "RandomSampler"}
 SPACE = {
     "parameters": {
@@ -48,18 +47,6 @@ def complete(loop: TrialLoop, study: StudySpec, **metrics: Any) -> Assignment:
     trial = take(loop)
     loop.tell(trial, conclude(metrics or {"loss": 1.0}, study))
     return trial
-
-
-def snapshot_of(url: str, study: StudySpec, name: str = NAME) -> StudySnapshot:
-    storage = open_storage(url)
-    try:
-        return read_snapshot(storage, name, study)
-    finally:
-        storage.engine.dispose()
-
-
-def stored(url: str, name: str = NAME) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=url).trials
 
 
 def initial(given: list[dict[str, Any]], **fields: Any) -> StudySpec:
@@ -119,7 +106,7 @@ class TestInitialTrials:
             later = complete(again, study).parameters["lr"]
         assert rates == {0.1, 0.2}
         assert later not in rates
-        assert len(stored(storage_url)) == 3
+        assert len(trials_of(storage_url)) == 3
 
     def test_a_process_that_died_while_it_queued_them_is_continued(self, url: str) -> None:
         study = initial([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}])
@@ -128,7 +115,7 @@ class TestInitialTrials:
         storage.engine.dispose()
         with TrialLoop(study, url, NAME) as loop:
             assert [complete(loop, study).parameters["lr"] for _ in range(3)] == [0.1, 0.2, 0.3]
-            assert len(stored(url)) == 3
+            assert len(trials_of(url)) == 3
 
     def test_one_that_loses_its_worker_is_tried_again(self, url: str) -> None:
         study = initial([{"lr": 0.1, "layers": 2, "optim": "adam"}])
@@ -208,10 +195,21 @@ def other_study(
     **fields: Any,
 ) -> None:
     """A study of the same storage whose trials had these hyperparameters and metrics."""
-    study = initial([dict(point) for point in points], **({"searchSpace": FLAT} | fields))
-    with TrialLoop(study, url, name) as loop:
-        for metrics in values:
-            loop.tell(take(loop), conclude(metrics, study))
+    study = initial([], **({"searchSpace": FLAT} | fields))
+    space = read_space(study)
+    assert space is not None
+    storage = open_storage(url)
+    other = open_study(storage, name, study)
+    for point, metrics in zip(points, values, strict=True):
+        other.add_trial(
+            optuna.trial.create_trial(
+                values=conclude(metrics, study).values,
+                params={name: space[name].encode(value) for name, value in point.items()},
+                distributions={name: space[name].distribution for name in point},
+                user_attrs={attributes.METRICS: dict(metrics)},
+            )
+        )
+    storage.engine.dispose()
 
 
 def warm(*names: str, **fields: Any) -> StudySpec:
@@ -271,7 +269,7 @@ class TestWarmStart:
             pass
         optuna.delete_study(study_name="small", storage=url)
         with TrialLoop(study, url, NAME, 0):
-            assert len(stored(url)) == 1, "and their study may go"
+            assert len(trials_of(url)) == 1, "and their study may go"
 
     def test_a_process_that_died_while_it_took_them_is_continued(self, url: str) -> None:
         other_study(url, [{"x": 1, "y": 1}, {"x": 0, "y": 2}], [{"loss": 1.0}, {"loss": 2.0}])
@@ -282,7 +280,7 @@ class TestWarmStart:
         )
         storage.engine.dispose()
         with TrialLoop(study, url, NAME):
-            taken = [trial.user_attrs[attributes.TAKEN_FROM] for trial in stored(url)]
+            taken = [trial.user_attrs[attributes.TAKEN_FROM] for trial in trials_of(url)]
         assert taken == [["small", 0], ["small", 1]]
         taken_from = snapshot_of(url, study).warm_start
         assert taken_from == WarmStartCounts(trials=2, values_left_out=0, trials_left_out=0)
@@ -307,7 +305,7 @@ class TestWarmStart:
         with TrialLoop(study, url, NAME) as loop:
             complete(loop, study)  # samplers can work with what is there
             complete(loop, study)
-        assert [trial.params for trial in stored(url)[:2]] == [
+        assert [trial.params for trial in trials_of(url)[:2]] == [
             {"lr": 0.5, "layers": 2, "optim": "sgd", "momentum": 0.3},
             {"optim": "adam"},
         ]
@@ -336,7 +334,7 @@ class TestWarmStart:
             complete(loop, study, loss=0.5)
             space = loop.study.sampler.infer_relative_search_space(loop.study, loop.study.trials[-1])
             assert ("y" in space) is (seen == 1)
-        assert [trial.value for trial in stored(url)] == [1.0, 2.0, 0.5]
+        assert [trial.value for trial in trials_of(url)] == [1.0, 2.0, 0.5]
 
     def test_lists_keep_their_values(self, url: str) -> None:
         other_study(url, [{"sizes": [16]}], [{"loss": 1.0}], searchSpace=LISTS)
@@ -345,7 +343,7 @@ class TestWarmStart:
         with TrialLoop(study, url, NAME) as loop:
             engine = loop.study.sampler = middle(study)
             engine.propose = lambda *_: {}  # type: ignore[method-assign]
-            assert engine.space.decode(stored(url)[0].params) == {"sizes": [16]}
+            assert engine.space.decode(trials_of(url)[0].params) == {"sizes": [16]}
             take(loop)
 
     def test_one_objective_of_two_is_enough_and_finds_its_place(self, url: str) -> None:
@@ -360,7 +358,7 @@ class TestWarmStart:
         other_study(url, [{"x": 1, "y": y} for y in (1, 2, 3)], found)
         study = warm(constraints=[{"metric": "latency", "max": 20}])
         with TrialLoop(study, url, NAME):
-            assert [trial.constraints for trial in stored(url)] == [{"latency:max": 10}, {"latency:max": -10}]
+            assert [trial.constraints for trial in trials_of(url)] == [{"latency:max": 10}, {"latency:max": -10}]
         taken = snapshot_of(url, study).warm_start
         assert taken == WarmStartCounts(trials=2, values_left_out=0, trials_left_out=1)
 

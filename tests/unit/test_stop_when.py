@@ -10,14 +10,12 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import check_algorithms
-from hpstudy.storage.opening import open_storage
-from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.unit.builders import spec
+from tests.unit.stored import NAME, snapshot_of
 
-NAME = "study"
 STAGNATION = {"improvement": {"name": "BestValueStagnationEvaluator", "options": {"max_stagnation_trials": 2}}}
 
 
@@ -61,9 +59,7 @@ def test_a_study_that_no_longer_improves_succeeds_everywhere(storage_url: str) -
         assert "enough after 8 complete trials: stopWhen" in ended.message
         second.tell(running, conclude({"loss": 0.5}, study))  # what runs is finished
         assert verdict(second).reason == reasons.STOP_CONDITION_MET
-    storage = open_storage(storage_url)
-    snapshot = read_snapshot(storage, NAME, study)
-    storage.engine.dispose()
+    snapshot = snapshot_of(storage_url, study)
     assert judge(snapshot.counts, study.budget, None, snapshot.stop) == ended, "the operator comes to the same answer"
     assert snapshot.counts.complete == 9
 
