@@ -7,7 +7,6 @@ import importlib.util
 from dataclasses import dataclass
 
 import optuna
-from optuna.distributions import CategoricalDistribution
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
@@ -19,6 +18,8 @@ GP_TRIALS = 100
 """Trials up to which a Gaussian process proposes."""
 GP_PARAMETERS = 20
 """Parameters up to which it does."""
+GP_OBJECTIVES = 2
+"""Objectives up to which it does."""
 TPE_TRIALS = 1000
 """Trials up to which TPE does with several objectives: it computes hypervolumes of all trials at each."""
 
@@ -64,21 +65,19 @@ def settle_sampler(study: optuna.Study, spec: StudySpec, space: SearchSpace | No
 
 def choose(spec: StudySpec, space: SearchSpace | None) -> Choice:
     """Choose by what is known before the first trial."""
-    trials = _count(spec.budget.max_trials, "trial")
-    if not spec.is_scalar:
-        if spec.budget.max_trials > TPE_TRIALS:
-            return Choice("NSGAIISampler", f"{trials} for {len(spec.objectives)} objectives")
-        return Choice("TPESampler", f"{trials} for {len(spec.objectives)} objectives")
+    objectives = 1 if spec.is_scalar else len(spec.objectives)
+    trials = _count(spec.budget.max_trials, "trial") + (f" for {objectives} objectives" if objectives > 1 else "")
+    if objectives > 1 and spec.budget.max_trials > TPE_TRIALS:
+        return Choice("NSGAIISampler", trials)
+    if objectives > GP_OBJECTIVES:
+        return Choice("TPESampler", trials)
     if space is None:
         return Choice("TPESampler", "the space is made up trial by trial")
     if space.is_conditional:
         return Choice("TPESampler", "the space has conditions")
     if spec.pruner and spec.pruner.name != "NopPruner":
         return Choice("TPESampler", "pruned trials, which a Gaussian process would not learn from")
-    numeric = [d for d in space.dimensions if not isinstance(d.distribution, CategoricalDistribution)]
     what = f"{trials} of {_count(len(space.dimensions), 'flat parameter')}"
-    if len(numeric) < len(space.dimensions):
-        return Choice("TPESampler", f"{len(space.dimensions) - len(numeric)} of the parameters are categorical")
     if spec.budget.max_trials > GP_TRIALS or len(space.dimensions) > GP_PARAMETERS:
         return Choice("TPESampler", what)
     if importlib.util.find_spec("torch") is None:

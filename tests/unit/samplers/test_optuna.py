@@ -391,10 +391,26 @@ def test_groups_share_one_quasi_random_sequence(url: str) -> None:
     ("fields", "name", "why"),
     [
         ({"parameters": NUMERIC}, "GPSampler", "20 trials of 2 flat parameters"),
+        ({"parameters": FLAT}, "GPSampler", "20 trials of 3 flat parameters"),
+        (
+            {"parameters": {f"x{index}": NUMERIC["x"] for index in range(30)}},
+            "TPESampler",
+            "20 trials of 30 flat parameters",
+        ),
         ({"parameters": NUMERIC, "budget": {"maxTrials": 1000}}, "TPESampler", "1000 trials of 2 flat parameters"),
         ({"parameters": FINITE | {"n": {**FINITE["n"], "when": {"flag": [True]}}}}, "TPESampler", "conditions"),
         ({"parameters": NUMERIC, "pruner": {"name": "MedianPruner"}}, "TPESampler", "pruned trials"),
-        ({"parameters": NUMERIC, "objectives": TWO}, "TPESampler", "20 trials for 2 objectives"),
+        ({"parameters": NUMERIC, "objectives": TWO}, "GPSampler", "20 trials for 2 objectives of 2 flat parameters"),
+        (
+            {"parameters": NUMERIC, "objectives": [*TWO, {"metric": "c", "direction": "minimize"}]},
+            "TPESampler",
+            "20 trials for 3 objectives",
+        ),
+        (
+            {"parameters": NUMERIC, "objectives": TWO, "scalarize": {"weights": {"a": 1, "b": 1}}},
+            "GPSampler",
+            "20 trials of 2 flat parameters",
+        ),
         (
             {"parameters": NUMERIC, "objectives": TWO, "budget": {"maxTrials": 5000}},
             "NSGAIISampler",
