@@ -15,13 +15,14 @@ from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
 
 GP_TRIALS = 100
-"""Trials up to which a Gaussian process proposes."""
+"""Trials up to which a Gaussian process proposes. At 100 an ask takes 0.7 s, at 1,000 13 s."""
 GP_PARAMETERS = 20
 """Parameters up to which it does."""
 GP_OBJECTIVES = 2
 """Objectives up to which it does."""
-TPE_TRIALS = 1000
-"""Trials up to which TPE does with several objectives: it computes hypervolumes of all trials at each."""
+TPE_TRIALS = 10_000
+"""Trials up to which TPE does with several objectives. At 10,000 an ask takes 0.2 s, ten times what it does at 1,000;
+with 1,000 trials it was far ahead of NSGA-II."""
 
 
 @dataclass(frozen=True)

@@ -412,9 +412,9 @@ def test_groups_share_one_quasi_random_sequence(url: str) -> None:
             "20 trials of 2 flat parameters",
         ),
         (
-            {"parameters": NUMERIC, "objectives": TWO, "budget": {"maxTrials": 5000}},
+            {"parameters": NUMERIC, "objectives": TWO, "budget": {"maxTrials": 20000}},
             "NSGAIISampler",
-            "5000 trials for 2 objectives",
+            "20000 trials for 2 objectives",
         ),
     ],
 )
