@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.engine import is_lost
-from hpstudy.samplers.seeding import numpy_seeded
+from hpstudy.samplers.seeding import seeded
 
 _METRIC = "objective"
 _ITERATION = "training_iteration"
@@ -109,7 +109,7 @@ class FollowingPruner(RayPruner):
     def _news(self, trial: FrozenTrial) -> list[dict[str, Any]]:
         if trial.number not in self._trials:
             ray_trial = _Trial(str(trial.number), "RUNNING")
-            with numpy_seeded(trial.number):  # it draws the bracket from numpy's own generator
+            with seeded(trial.number):  # it draws the bracket from numpy's own generator
                 self._scheduler.on_trial_add(None, ray_trial)
             self._trials[trial.number], self._told[trial.number] = ray_trial, set()
         told = self._told[trial.number]
@@ -265,7 +265,7 @@ def build_scheduler(scheduler: Scheduler, factory: Any, options: Mapping[str, An
         return factory(metric=_METRIC, mode=mode, **arguments)
 
     try:
-        with warnings.catch_warnings(), numpy_seeded(0):
+        with warnings.catch_warnings(), seeded(0):
             warnings.simplefilter("ignore")  # a division by zero, on its way to an error
             build("min").on_trial_add(None, _Trial("0"))
     except (ArithmeticError, AssertionError, TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.coordinates import Choices, Coordinate, Coordinates, UnitCoordinate
 from hpstudy.samplers.engine import EngineSampler, Observation
 from hpstudy.samplers.ray_domains import domain, key, name_of
-from hpstudy.samplers.seeding import numpy_seeded
+from hpstudy.samplers.seeding import seeded
 from hpstudy.space.dimensions import SearchSpace
 
 _NEW = "new"
@@ -203,7 +203,7 @@ class HeboSampler(RaySampler):
     def _suggest(self, known: Sequence[Observation], directions: Sequence[StudyDirection], seed: int) -> Any:
         import torch
 
-        with numpy_seeded(seed), torch.random.fork_rng(devices=[]):
+        with seeded(seed), torch.random.fork_rng(devices=[]):
             return super()._suggest(known, directions, seed)
 
 
@@ -226,7 +226,7 @@ class NevergradSampler(RaySampler):
         super().__init__(space, factory, {**options, "optimizer": registry[name]}, *more)
 
     def _suggest(self, known: Sequence[Observation], directions: Sequence[StudyDirection], seed: int) -> Any:
-        with numpy_seeded(seed):
+        with seeded(seed):
             return super()._suggest(known, directions, seed)
 
 

@@ -1,5 +1,6 @@
-"""The generators of the whole process, for libraries that have none of their own."""
+"""The generators of the whole process, for engines that have none of their own."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,15 +8,17 @@ import numpy
 
 
 @contextmanager
-def numpy_seeded(seed: int) -> Iterator[None]:
-    """Seed numpy's generator, and leave it as it was.
+def seeded(seed: int) -> Iterator[None]:
+    """Seed numpy's and Python's generators, which are the user's too, and leave them as they were.
 
     Args:
         seed: below 2^32.
     """
-    before = numpy.random.get_state()
+    of_numpy, of_python = numpy.random.get_state(), random.getstate()
     numpy.random.seed(seed)
+    random.seed(seed)
     try:
         yield
     finally:
-        numpy.random.set_state(before)
+        numpy.random.set_state(of_numpy)
+        random.setstate(of_python)

@@ -13,8 +13,7 @@ that, and with Parzen estimators an ask stays at 0.2 s.
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -24,6 +23,7 @@ from optuna.trial import TrialState
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.engine import EngineSampler, Observation
+from hpstudy.samplers.seeding import seeded
 from hpstudy.samplers.sigopt_engine import load
 from hpstudy.samplers.sigopt_experiment import Experiment
 
@@ -75,7 +75,7 @@ class LiteSampler(EngineSampler):
         finished = [trial for trial in history if trial.state is not TrialState.RUNNING and trial.values]
         # Its matrices are small: threads make an ask five times as slow where they wait for the cores of a training,
         # and the last digits depend on how many there are.
-        with self._engine.threads.limit(limits=1), _reproducible(seed), warnings.catch_warnings():
+        with self._engine.threads.limit(limits=1), seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its arithmetic
             values = self._optimise([self._observe(trial) for trial in finished], running)
             tried = [trial.values for trial in finished]
@@ -183,14 +183,3 @@ class LiteSampler(EngineSampler):
             raise RuntimeError(f"{MAX_DRAWS} random points, and none keeps the linear constraints")
         idle = [values for values in drawn if values not in running]
         return next((values for values in idle if values not in tried), (idle or drawn)[0])
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """The optimiser draws from numpy's global generator, which is others' too."""
-    state = numpy.random.get_state()
-    numpy.random.seed(seed)
-    try:
-        yield
-    finally:
-        numpy.random.set_state(state)

@@ -4,21 +4,19 @@ The engine is stateless: it is told all runs of the sweep at each call. https://
 """
 
 import math
-import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
-import numpy
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.samplers.engine import EngineSampler, Observation, read_history
+from hpstudy.samplers.seeding import seeded
 from hpstudy.samplers.wandb_config import Sweep
 from hpstudy.space.dimensions import Dimension, SearchSpace
 from hpstudy.space.wandb import grid_points
@@ -74,7 +72,7 @@ class SweepsSampler(EngineSampler):
         runs = [self._run(engine, observation) for observation in history if observation.values]
         shuffled = {"randomize_order": True} if self._shuffled else {}
         while True:
-            with _seeded(seed), warnings.catch_warnings():
+            with seeded(seed), warnings.catch_warnings():
                 # The Gaussian process of a few points is at the bounds of its kernel; the engine knows what to do then.
                 warnings.simplefilter("ignore")
                 run = engine.next_run(config, runs, **shuffled)
@@ -227,16 +225,3 @@ def _choices(values: list[int]) -> dict[str, Any]:
 
 def _reports(trial: FrozenTrial) -> list[dict[str, float]]:
     return [{_METRIC: value} for _, value in sorted(trial.intermediate_values.items())]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The engine draws from the generators of the process, which are the user's too: seeded, and put back after."""
-    of_numpy, of_python = numpy.random.get_state(), random.getstate()
-    numpy.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        numpy.random.set_state(of_numpy)
-        random.setstate(of_python)
