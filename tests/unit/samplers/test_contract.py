@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import check_algorithms
 from hpstudy.space.load import read_space
@@ -285,6 +286,29 @@ def test_failed_and_pruned_trials_are_told_and_lost_ones_run_again(backend: str,
     assert fresh not in told, "a point that failed or was pruned is no good"
     assert 0 <= fresh["x"] <= 1
     assert type(fresh["n"]) is int
+
+
+TWO = [{"metric": "loss", "direction": "minimize"}, {"metric": "speed", "direction": "maximize"}]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scalarize", [None, {"weights": {"loss": 1, "speed": 0.5}}], ids=["front", "scalarize"])
+def test_two_objectives_are_searched_or_refused_with_the_remedy(
+    backend: str, scalarize: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    study = a_study(backend, objectives=TWO, scalarize=scalarize)
+    if backend == "wandb" and scalarize is None:
+        with pytest.raises(InvalidStudyError, match="add scalarize with a weight for each objective"):
+            check_algorithms(study)
+        return
+    check_algorithms(study)
+    with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        points = []
+        for _ in range(3):
+            trial = take(loop)
+            points.append(trial.parameters)
+            loop.tell(trial, Outcome(values=(parabola(trial.parameters), trial.parameters["x"])))
+    assert len({point["x"] for point in points}) == 3
 
 
 FINITE = {

@@ -8,7 +8,7 @@ space that it uses. Left out, or smaller than there:
 - ``SingleOnlySamplerTestCase``: engines of one objective refuse a study of two when they are built, before any trial;
   see test_wandb.py and test_ray.py.
 - Of the 36 combinations of two distributions, those in which each distribution is on either side once; of the six with
-  one parameter, three.
+  one parameter, two.
 - ``test_sample_single_distribution`` with wandb: bayes refuses a space without anything to vary.
 """
 
@@ -117,10 +117,9 @@ class Suite(BasicSamplerTestCase, RelativeSamplerTestCase):
         study = spec(backend=self.backend, objectives=objectives)
         return lambda: build_sampler(study, space)
 
-    @pytest.mark.skip("a study's space never changes")
-    def test_dynamic_range_objective(self) -> None: ...
+    test_dynamic_range_objective = None
 
-    @pytest.mark.parametrize("suggest_method_x", [METHODS[index]("x") for index in (0, 2, 5)])
+    @pytest.mark.parametrize("suggest_method_x", [METHODS[index]("x") for index in (2, 4)])
     def test_single_parameter_objective(
         self, sampler: Callable[[], BaseSampler], suggest_method_x: Callable[[optuna.Trial], float]
     ) -> None:
