@@ -1,10 +1,13 @@
 """Loading ``sigoptlite`` and ``libsigopt``, which are no longer maintained, beside the libraries of today."""
 
+import contextlib
 import functools
 import importlib
 import logging
+import sys
 import types
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +39,8 @@ def load() -> Engine:
         ImportError: it is not installed; the message says how.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # qmcpy and it import from places that numpy moved
+        with warnings.catch_warnings(), _quasi_random_sequences():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it imports from places that numpy moved
             engine = Engine(
                 broker=importlib.import_module("sigoptlite.broker"),
                 builders=importlib.import_module("sigoptlite.builders"),
@@ -60,6 +63,41 @@ def load() -> Engine:
     # It logs all that it is told, at each proposal.
     logging.getLogger("libsigopt").setLevel(logging.WARNING)
     return engine
+
+
+@contextlib.contextmanager
+def _quasi_random_sequences() -> Iterator[None]:
+    """Give it scipy's sequences in place of those of qmcpy 1.2, a library that needs a compiler to be installed."""
+    qmc = importlib.import_module("scipy.stats.qmc")
+    there = sys.modules.get("qmcpy")
+    sequences: Any = types.SimpleNamespace(
+        Halton=functools.partial(_Sequence, qmc.Halton), Sobol=functools.partial(_Sequence, qmc.Sobol)
+    )
+    sys.modules["qmcpy"] = sequences
+    try:
+        yield
+    finally:
+        del sys.modules["qmcpy"]
+        if there is not None:
+            sys.modules["qmcpy"] = there
+
+
+class _Sequence:
+    """A randomised sequence in the unit cube, as qmcpy's.
+
+    Args:
+        kind: class of ``scipy.stats.qmc``.
+        seed: of the randomisation; drawn from numpy's own generator where it is None.
+    """
+
+    def __init__(self, kind: Any, dimension: int, seed: int | None, **_: Any) -> None:
+        self._engine = kind(dimension, scramble=True, rng=numpy.random.randint(2**31) if seed is None else seed)
+
+    def gen_samples(self, n_min: int, n_max: int) -> Any:
+        """Points n_min to n_max, shape (n_max - n_min, dimension)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a Sobol sequence is balanced at powers of two
+            return self._engine.fast_forward(n_min).random(n_max - n_min)
 
 
 class _NumpyWithProduct:
