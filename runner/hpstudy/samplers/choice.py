@@ -15,8 +15,8 @@ from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
 
 GP_TRIALS = 200
-"""Trials up to which a Gaussian process proposes. At 200 it is still far ahead of TPE and an ask takes 0.2 s; at 500 one
-takes 1 s, at 1,000 6 s, while all groups wait for their turn."""
+"""Trials up to which a Gaussian process proposes. At 200 it is still far ahead of TPE and an ask takes 0.2 s; at
+500 one takes 1 s, at 1,000 6 s, and all groups wait for it."""
 GP_PARAMETERS = 20
 """Parameters up to which it does."""
 GP_OBJECTIVES = 2
