@@ -8,6 +8,7 @@ distributed trial would not survive. The calls are private to the client package
 import logging
 import os
 import socket
+import subprocess
 import tempfile
 import threading
 from collections import deque
@@ -27,6 +28,7 @@ HEARTBEAT_SECONDS = 5.0
 _TIMEOUT = 20  # seconds for one request, all tries of the client together
 _FINISH_TIMEOUT = 60.0  # seconds that the last data of a run may take on its way
 _INIT_TIMEOUT = 30.0  # seconds until a trial goes on without being shown
+_TEARDOWN_TIMEOUT = 10.0  # seconds; runs are finished by then
 DEFAULT_PROJECT = "hpstudy"
 _UNAUTHORIZED = (401, 403)
 _BUSY = (408, 429)  # worth trying again
@@ -54,6 +56,14 @@ class Suggestion:
     run: str
     config: Mapping[str, Any]
     """By name of the parameter its value or, of nested ones, their values by name."""
+
+
+def _service_process() -> "subprocess.Popen[bytes] | None":
+    """The process that the client has started to talk to the server, if it has."""
+    from wandb.sdk import wandb_setup
+
+    connection = wandb_setup._singleton and wandb_setup._singleton._connection
+    return connection._proc._process if connection and connection._proc else None
 
 
 class Client:
@@ -161,9 +171,16 @@ class Client:
         return MirroredRun(made)
 
     def close(self) -> None:
-        """Let the client's own process end."""
-        with suppress(Exception):
+        """Let the client's own process end. One that misses the word, as was seen beside a server that had gone away,
+        would be waited for as long as it lives."""
+        service = _service_process()
+        patience = threading.Timer(_TEARDOWN_TIMEOUT, service.kill) if service else None
+        if patience:
+            patience.start()
+        with suppress(Exception, SystemExit):  # it leaves with the other process's exit code
             self._wandb.teardown()
+        if patience:
+            patience.cancel()
         self._folder.cleanup()
 
     @contextmanager

@@ -398,6 +398,17 @@ def test_the_group_outlives_the_client_s_own_process(server: WandbServer, url: s
         assert run_of(server, loop.study, 1).state == "finished"
 
 
+def test_a_client_process_that_hangs_is_not_waited_for(
+    server: WandbServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_client, "_TEARDOWN_TIMEOUT", 0.5)
+    with TrialLoop(a_study(), url, "study") as loop:
+        loop.tell(take(loop), Outcome(values=(0.5,)))
+        [core] = [child for child in psutil.Process().children() if child.name().startswith("wandb-core")]
+        core.suspend()
+    assert not core.is_running() or core.status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_server_that_is_away_for_long_ends_the_group_with_the_reason(
     server: WandbServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
