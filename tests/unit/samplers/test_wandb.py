@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
@@ -14,10 +13,9 @@ from optuna.trial import TrialState, create_trial
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
-from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
+from hpstudy.samplers.build import check_algorithms
 from hpstudy.samplers.wandb_config import read_sweep
 from hpstudy.samplers.wandb_engine import SweepsSampler
-from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.load import read_space
 from hpstudy.space.wandb import dimensions
 from hpstudy.storage import attributes
@@ -26,6 +24,7 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.unit.builders import spec
+from tests.unit.samplers.wandb_studies import a_study, add_reports, ask, in_memory, running, space_of, sweep
 
 E = 2.718281828459045
 DISTRIBUTIONS: dict[str, tuple[dict[str, Any], type, list[Any] | tuple[float, float]]] = {
@@ -58,38 +57,6 @@ DISTRIBUTIONS: dict[str, tuple[dict[str, Any], type, list[Any] | tuple[float, fl
     "beta": ({"distribution": "beta", "a": 2, "b": 5}, float, (0, 1)),
     "q_beta": ({"distribution": "q_beta", "a": 2, "b": 5, "q": 0.25}, float, [0.0, 0.25, 0.5, 0.75, 1.0]),
 }
-
-
-def sweep(method: str = "random", **parameters: Any) -> dict[str, Any]:
-    return {"method": method, "parameters": parameters}
-
-
-def a_study(native: dict[str, Any] | None = None, **fields: Any) -> StudySpec:
-    space = {"searchSpace": {"wandb": native}} if native else {}
-    return spec(**{"backend": "wandb", **space, **fields})
-
-
-def space_of(study: StudySpec) -> SearchSpace:
-    space = read_space(study)
-    assert space is not None
-    return space
-
-
-def in_memory(study: StudySpec) -> tuple[optuna.Study, SearchSpace]:
-    """Without a database, for what needs many trials."""
-    space = space_of(study)
-    made = optuna.create_study(
-        direction=study.objectives[0].direction, sampler=build_sampler(study, space), pruner=build_pruner(study)
-    )
-    return made, space
-
-
-def ask(study: optuna.Study, space: SearchSpace, told: float | None = None) -> dict[str, Any]:
-    trial = study.ask()
-    values = space.nested(space.suggest(trial))
-    if told is not None:
-        study.tell(trial, told)
-    return values
 
 
 @pytest.fixture
@@ -396,81 +363,6 @@ def test_a_trial_with_some_values_of_its_own_gets_the_others() -> None:
     study, space = in_memory(a_study(sweep("grid", x={"values": [1, 2]}, y={"values": ["a", "b"]})))
     study.enqueue_trial({"x": 2})
     assert ask(study, space, told=1.0)["x"] == 2
-
-
-def add_reports(study: optuna.Study, space: SearchSpace, histories: list[list[float]]) -> None:
-    for history in histories:
-        params = {d.name: space[d.name].encode(d.decode(_any(d.distribution))) for d in space.dimensions}
-        study.add_trial(
-            create_trial(
-                params=params,
-                distributions=space.distributions,
-                value=history[-1],
-                intermediate_values=dict(enumerate(history)),
-            )
-        )
-
-
-def _any(distribution: Any) -> Any:
-    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
-
-
-def running(study: optuna.Study, space: SearchSpace, history: list[float]) -> optuna.trial.FrozenTrial:
-    trial = study.ask()
-    space.suggest(trial)
-    for step, value in enumerate(history):
-        trial.report(value, step)
-    return study._storage.get_trial(trial._trial_id)
-
-
-HISTORIES = [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0], [5.0, 5.0], [6.0, 6.0]]
-
-
-@pytest.mark.parametrize(
-    ("direction", "sign"),
-    [("minimize", 1.0), ("maximize", -1.0)],
-)
-@pytest.mark.parametrize("written", ["in the configuration", "as a pruner"])
-def test_hyperband_stops_a_bad_trial_and_no_good_one(direction: str, sign: float, written: str) -> None:
-    native = sweep(x={"min": 0.0, "max": 1.0})
-    options = {"min_iter": 2, "eta": 3}
-    pruner = {"name": "hyperband", "options": options}
-    if written == "in the configuration":
-        native["early_terminate"], pruner = {"type": "hyperband", **options}, None  # type: ignore[assignment]
-    study, space = in_memory(a_study(native, pruner=pruner, objectives=[{"metric": "loss", "direction": direction}]))
-    add_reports(study, space, [[sign * value for value in history] for history in HISTORIES])
-    assert not study.pruner.prune(study, running(study, space, [sign * 9.0])), "before the first band"
-    assert study.pruner.prune(study, running(study, space, [sign * 1.0, sign * 9.0]))
-    assert not study.pruner.prune(study, running(study, space, [sign * 9.0, sign * 1.0]))
-
-
-def test_hyperband_reads_max_iter_and_a_lenient_rule_as_w_and_b_does() -> None:
-    native = sweep(x={"min": 0.0, "max": 1.0})
-    options = {"max_iter": 8, "s": 2, "eta": 2, "strict": False}
-    study, space = in_memory(a_study(native, pruner={"name": "hyperband", "options": options}))
-    add_reports(study, space, HISTORIES)
-    assert study.pruner.prune(study, running(study, space, [9.0, 9.0]))
-    assert not study.pruner.prune(study, running(study, space, [1.0, 9.0])), "its best value counts"
-
-
-def test_a_trial_is_pruned_through_the_study_s_loop(url: str) -> None:
-    study = a_study(
-        sweep(x={"min": 0.0, "max": 1.0}), pruner={"name": "hyperband", "options": {"min_iter": 1}}, sampler=None
-    )
-    with TrialLoop(study, url, "study") as loop:
-        for value in (1.0, 2.0, 3.0):
-            assigned = loop.next()
-            assert isinstance(assigned, Assignment)
-            loop.report(assigned, 1, {"loss": value})
-            loop.tell(assigned, Outcome(values=(value,)))
-        bad = loop.next()
-        assert isinstance(bad, Assignment)
-        assert loop.report(bad, 1, {"loss": 9.0})
-
-
-def test_optuna_s_pruners_work_by_name() -> None:
-    pruner = build_pruner(a_study(sweep(x={"value": 1}), pruner={"name": "MedianPruner"}))
-    assert isinstance(pruner, optuna.pruners.MedianPruner)
 
 
 X = {"min": 0.0, "max": 1.0}
