@@ -55,7 +55,7 @@ class Coordinate:
             number = math.log(number) if _is_log(dimension) else number
             number = _STANDARD.cdf((number - normal.mean) / normal.deviation)
         elif _is_counted(dimension):
-            number = round((number - _low(dimension)) / _step(dimension))
+            number = round((number - _low(dimension)) / dimension.step)
         number = min(max(number, self.axis.low), self.axis.high)
         return int(number) if self.axis.whole else number
 
@@ -71,8 +71,8 @@ class Coordinate:
             number = math.exp(number) if _is_log(dimension) else number
         elif _is_counted(dimension):
             return _stepped(dimension, round(number))
-        if _step(dimension):
-            return _stepped(dimension, round((number - _low(dimension)) / _step(dimension)))
+        if dimension.step:
+            return _stepped(dimension, round((number - _low(dimension)) / dimension.step))
         if isinstance(dimension.distribution, IntDistribution):
             number = round(number)
         return dimension.decode(min(max(number, _low(dimension)), _high(dimension)))
@@ -170,7 +170,7 @@ def _axis(dimension: Dimension) -> Choices | Range:
         return Range(_STANDARD.cdf(-NORMAL_RANGE), _STANDARD.cdf(NORMAL_RANGE))
     low, high = _low(dimension), _high(dimension)
     if _is_counted(dimension):
-        return Range(0, round((high - low) / _step(dimension)), whole=True)
+        return Range(0, round((high - low) / dimension.step), whole=True)
     whole = isinstance(dimension.distribution, IntDistribution) and not dimension.log_steps
     return Range(low, high, log=_is_log(dimension), whole=whole)
 
@@ -182,22 +182,12 @@ def _is_log(dimension: Dimension) -> bool:
 
 def _is_counted(dimension: Dimension) -> bool:
     """Whether the engine is told the count of steps."""
-    return bool(_step(dimension)) and not dimension.log_steps and dimension.normal is None
-
-
-def _step(dimension: Dimension) -> float:
-    """0 where there are none, or those of whole numbers."""
-    match dimension.distribution:
-        case FloatDistribution(step=float(step)):
-            return step
-        case IntDistribution(step=step) if step != 1:
-            return step
-    return 0
+    return bool(dimension.step) and not dimension.log_steps and dimension.normal is None
 
 
 def _stepped(dimension: Dimension, count: int) -> Any:
     """Counted in decimals, as the study wrote them: 0.1 + 2 * 0.1 is 0.3."""
-    low, high, step = (Decimal(str(n)) for n in (_low(dimension), _high(dimension), _step(dimension)))
+    low, high, step = (Decimal(str(n)) for n in (_low(dimension), _high(dimension), dimension.step))
     last = int((high - low) / step)
     return dimension.decode(float(low + step * min(max(count, 0), last)))
 

@@ -9,6 +9,7 @@ checkpoint to continue from.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,7 @@ class _Trial:
     is_saving: bool = False
 
 
-class RayPruner(BasePruner):
+class RayPruner(BasePruner, ABC):
     """A scheduler that is told of the study before it decides.
 
     Args:
@@ -59,13 +60,13 @@ class RayPruner(BasePruner):
         known[trial.number] = trial
         return self.decide(dict(sorted(known.items())), trial, "max" if _is_maximized(study) else "min")
 
+    @abstractmethod
     def decide(self, known: Mapping[int, FrozenTrial], trial: FrozenTrial, mode: str) -> bool:
         """See :meth:`prune`.
 
         Args:
             known: the trials of the study by number, in order, the one in question among them.
         """
-        raise NotImplementedError
 
 
 class FollowingPruner(RayPruner):

@@ -65,7 +65,7 @@ class Parameter:
             return dimension.choices[self.names.index(assigned)]
         if isinstance(dimension.distribution, CategoricalDistribution):  # a grid of SigOpt's own
             return min(dimension.choices, key=lambda choice: abs(choice - assigned))
-        step = _step(dimension)
+        step = dimension.step
         if step and not dimension.log_steps and dimension.normal is None:
             assert isinstance(dimension.distribution, FloatDistribution | IntDistribution)
             assigned = round((assigned - dimension.distribution.low) / step)
@@ -177,7 +177,7 @@ def _numeric(dimension: Dimension) -> Parameter:
         distribution.low,
         distribution.high,
         distribution.log or dimension.log_steps,
-        _step(dimension),
+        dimension.step,
     )
     is_whole = isinstance(distribution, IntDistribution)
     definition: dict[str, Any] = {"name": dimension.name, "type": "int" if is_whole and not log else "double"}
@@ -193,16 +193,6 @@ def _numeric(dimension: Dimension) -> Parameter:
         return Parameter(dimension, definition | {"grid": grid_values(distribution)}, high)
     definition["bounds"] = {"min": low, "max": high}
     return Parameter(dimension, definition, high, is_exact=not step and not (log and is_whole))
-
-
-def _step(dimension: Dimension) -> float:
-    """Distance of its values; 0 where there is none, or where they are all the whole numbers."""
-    match dimension.distribution:
-        case FloatDistribution(step=float(step)):
-            return step
-        case IntDistribution(step=step) if step != 1:
-            return step
-    return 0
 
 
 def _native(dimension: Dimension, entry: Double | Int | Categorical | Conditional) -> Parameter:

@@ -52,6 +52,16 @@ class Dimension:
     only: str = ""
     """What of it only the backend of the same name as the form can express ("a beta prior")."""
 
+    @property
+    def step(self) -> float:
+        """Distance of its values; 0 where there is none, or where they are all the whole numbers."""
+        match self.distribution:
+            case FloatDistribution(step=float(step)):
+                return step
+            case IntDistribution(step=step) if step != 1:
+                return step
+        return 0
+
     def decode(self, stored: Any) -> Any:
         """The value for the trial from the one in the storage, with the type that the study wrote."""
         if isinstance(self.distribution, CategoricalDistribution):

@@ -1,6 +1,5 @@
 """Backend sigopt without a server: SigOpt's own optimiser."""
 
-import importlib.util
 import math
 import sys
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.unit.samplers.sigopt_studies import CONDITIONAL, FINITE, X, Y, a_spec, ask, open_study, propose, told
-
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("sigoptlite"), reason="needs the extra sigopt")
 
 
 @pytest.fixture(autouse=True)

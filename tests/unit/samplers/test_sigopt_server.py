@@ -1,6 +1,5 @@
 """Backend sigopt with a server of one's own: SigOpt's real client against its REST protocol on the loopback."""
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +23,6 @@ from hpstudy.trials.outcome import Outcome
 from tests.unit.builders import spec
 from tests.unit.samplers.sigopt_rest import TOKEN as SECRET
 from tests.unit.samplers.sigopt_rest import Experiment, SigOptRest, serving
-
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("sigopt"), reason="needs the extra sigopt")
 
 NAME = "reviews"
 X = {"name": "x", "type": "double", "bounds": {"min": 0, "max": 1}}

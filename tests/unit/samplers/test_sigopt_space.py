@@ -1,6 +1,5 @@
 """Spaces of backend sigopt: SigOpt's own form, and other forms as SigOpt's optimiser samples them."""
 
-import importlib.util
 import math
 from typing import Any
 
@@ -15,8 +14,6 @@ from hpstudy.samplers.sigopt_lite import LiteSampler
 from hpstudy.space.load import read_space
 from tests.unit.builders import spec
 from tests.unit.samplers.sigopt_studies import CONDITIONAL, X, a_spec, ask, open_study, propose, told
-
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("sigoptlite"), reason="needs the extra sigopt")
 
 
 @pytest.fixture(autouse=True)
