@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -214,6 +215,23 @@ def test_a_space_function_that_raises_fails_its_trials_and_in_the_end_the_study(
     assert isinstance(ended, Verdict)
     assert ended.next is Next.FAILED
     assert "no hyperparameters: KeyError: 'width'" in ended.message
+
+
+def test_a_trial_whose_making_an_outage_cut_off_does_not_stay_running(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TrialLoop(spec(budget={"maxTrials": 1}), storage_url, NAME) as loop:
+        suggest, outages = loop._suggest, [StorageUnreachableError("gone")]
+
+        def interrupted(trial: optuna.Trial) -> dict[str, Any]:
+            if outages:
+                raise outages.pop()
+            return suggest(trial)
+
+        monkeypatch.setattr(loop, "_suggest", interrupted)
+        loop.tell(take(loop), complete())
+        assert loop.verdict().next is Next.SUCCEEDED
+    assert [stored.state for stored in stored_trials(storage_url)] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_an_outage_of_the_database_is_survived(database: Postgres) -> None:
