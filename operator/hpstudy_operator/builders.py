@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from hpstudy.api.study import API_VERSION, KIND, SecretKey
+from hpstudy.api.study import API_VERSION, KIND
+from hpstudy.api.workers import SecretKey
 from hpstudy_operator import names
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod, gpus, pod_template, worker_container

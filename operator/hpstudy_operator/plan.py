@@ -5,7 +5,8 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.names import LABEL_GROUP
-from hpstudy.api.study import SecretKey, Study
+from hpstudy.api.study import Study
+from hpstudy.api.workers import SecretKey
 from hpstudy.trials.budget import Next
 from hpstudy_operator import builders, names
 from hpstudy_operator.groups import Finding, Group

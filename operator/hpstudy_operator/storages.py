@@ -9,7 +9,8 @@ import optuna
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import stored_study_name
-from hpstudy.api.study import SecretKey, Study
+from hpstudy.api.study import Study
+from hpstudy.api.workers import SecretKey
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url
 from hpstudy.storage.reading import StudySnapshot, read_snapshot
 from hpstudy_operator.kube import Kube

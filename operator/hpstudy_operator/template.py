@@ -11,7 +11,7 @@ from typing import Any
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import STORAGE_URL_VARIABLE
-from hpstudy.api.study import SecretKey
+from hpstudy.api.workers import SecretKey
 
 CONTAINER = "worker"
 STUDY_FOLDER = "/etc/hpstudy"

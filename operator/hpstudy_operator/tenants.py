@@ -17,7 +17,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 from sqlalchemy.engine import URL
 
-from hpstudy.api.study import SecretKey
+from hpstudy.api.workers import SecretKey
 from hpstudy.storage.opening import CONNECT_TIMEOUT, StorageUnreachableError, parse_url
 from hpstudy_operator.kube import FIELD_MANAGER, Kube, Resource, UnavailableError
 from hpstudy_operator.names import LABEL_MANAGED_BY

@@ -23,7 +23,7 @@ from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
-from tests.unit.builders import manifest, spec
+from tests.support.builders import manifest, spec
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

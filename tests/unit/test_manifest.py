@@ -7,7 +7,7 @@ import pytest
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study, read_manifest
-from tests.unit.builders import manifest, study
+from tests.support.builders import manifest, study
 
 MANIFEST = """
 apiVersion: hpstudy.io/v1alpha1

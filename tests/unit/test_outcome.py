@@ -8,7 +8,7 @@ import pytest
 from hpstudy.api.metrics import find_metric
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.outcome import conclude, conclude_pruned
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}]
 STUDY = spec(objectives=TWO)

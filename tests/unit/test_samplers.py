@@ -6,7 +6,7 @@ import pytest
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 
 @pytest.mark.parametrize(

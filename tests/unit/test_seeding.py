@@ -21,7 +21,7 @@ from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
-from tests.unit.builders import spec
+from tests.support.builders import spec
 from tests.unit.stored import NAME, snapshot_of, trials_of
 
 RANDOM = {"name": "RandomSampler"}

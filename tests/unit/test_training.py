@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.study import Dataset, Objective, StudySpec
+from hpstudy.api.study import Objective, StudySpec
+from hpstudy.api.trials import Dataset
 from hpstudy.storage import attributes
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.dataset import read_text_dataset
@@ -16,8 +17,8 @@ from hpstudy.training.objective import Compute, load_objective
 from hpstudy.training.trainer import TransformersForm
 from hpstudy.training.trial import Trial
 from hpstudy.trials.outcome import conclude
-from tests.unit.builders import spec
-from tests.unit.groups import group
+from tests.ranks.groups import group
+from tests.support.builders import spec
 
 CONFIG = {
     "model_type": "bert",

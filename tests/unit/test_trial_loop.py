@@ -19,9 +19,9 @@ from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import MAX_RUNS, Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.support.builders import spec
+from tests.support.forkserver import PROCESSES
 from tests.support.postgres import Postgres
-from tests.unit.builders import spec
-from tests.unit.processes import PROCESSES
 
 NAME = "study"
 

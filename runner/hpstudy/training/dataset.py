@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.study import Dataset
+from hpstudy.api.trials import Dataset
 
 _log = logging.getLogger(__name__)
 

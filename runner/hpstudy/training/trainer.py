@@ -23,7 +23,8 @@ from transformers import (
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.study import StudySpec, TransformersTrial
+from hpstudy.api.study import StudySpec
+from hpstudy.api.trials import TransformersTrial
 from hpstudy.space.load import read_space
 from hpstudy.training.arguments import check_names, split_parameters, typed
 from hpstudy.training.callback import StudyCallback

@@ -6,7 +6,7 @@ from typing import Any
 from hpstudy.api import reasons
 from hpstudy.api.load import parse_study
 from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
-from hpstudy.api.study import SecretKey
+from hpstudy.api.workers import SecretKey
 from hpstudy.storage.reading import Stop, StudySnapshot
 from hpstudy_operator import builders, names
 from hpstudy_operator.conditions import State, merge

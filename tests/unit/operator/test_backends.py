@@ -19,7 +19,7 @@ class Nowhere:
 sys.meta_path.insert(0, Nowhere())
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import check_algorithms
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 check_algorithms(spec(backend=sys.argv[1]))
 try:

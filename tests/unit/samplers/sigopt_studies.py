@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_sampler
 from hpstudy.space.load import load_suggest, read_space
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 X = {"name": "x", "type": "double", "bounds": {"min": 0, "max": 1}}
 Y = {**X, "name": "y"}

@@ -11,7 +11,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study, read_manifest
 from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
 from hpstudy.space.load import read_space
-from tests.unit.builders import manifest
+from tests.support.builders import manifest
 
 PAGE = "".join((Path(__file__).parents[3] / "docs" / name).read_text() for name in ("backends.md", "objectives.md"))
 BLOCKS: list[str] = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -9,7 +9,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 OBJECTIVES = [{"metric": "cost", "direction": "minimize"}, {"metric": "gain", "direction": "maximize"}]
 LAYERS = {"type": "int", "low": 1, "high": 5}

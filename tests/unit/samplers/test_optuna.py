@@ -22,7 +22,7 @@ from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 NAME = "study"
 FLAT = {

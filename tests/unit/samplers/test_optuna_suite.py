@@ -28,7 +28,7 @@ from optuna.testing.pytest_samplers import (
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_sampler
 from hpstudy.space.dimensions import Dimension, SearchSpace
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -18,7 +18,7 @@ from hpstudy.samplers.build import build_sampler, check_algorithms
 from hpstudy.samplers.engine import EngineSampler, read_history
 from hpstudy.space.dimensions import Dimension, SearchSpace
 from hpstudy.space.load import read_space
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 FLOATS = {
     "x": {"type": "float", "low": -2, "high": 2},

@@ -14,7 +14,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_pruner, check_algorithms
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 ASHA = {"name": "ASHAScheduler", "options": {"max_t": 9, "reduction_factor": 3}}
 HYPERBAND = {"name": "HyperBandScheduler", "options": {"max_t": 9, "reduction_factor": 3}}

@@ -14,7 +14,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.space.dimensions import Dimension, Normal, SearchSpace
 from hpstudy.space.load import read_space
 from hpstudy.space.ray import GRID, dimensions
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 
 def read(**native: Any) -> Dimension:

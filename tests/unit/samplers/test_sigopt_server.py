@@ -20,7 +20,7 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.unit.builders import spec
+from tests.support.builders import spec
 from tests.unit.samplers.sigopt_rest import TOKEN as SECRET
 from tests.unit.samplers.sigopt_rest import Experiment, SigOptRest, serving
 

@@ -12,7 +12,7 @@ from hpstudy.samplers.build import build_sampler, check_algorithms
 from hpstudy.samplers.sigopt import TOKEN, URL
 from hpstudy.samplers.sigopt_lite import LiteSampler
 from hpstudy.space.load import read_space
-from tests.unit.builders import spec
+from tests.support.builders import spec
 from tests.unit.samplers.sigopt_studies import CONDITIONAL, X, a_spec, ask, open_study, propose, told
 
 

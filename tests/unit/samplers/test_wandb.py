@@ -23,7 +23,7 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.unit.builders import spec
+from tests.support.builders import spec
 from tests.unit.samplers.wandb_studies import a_study, add_reports, ask, in_memory, running, space_of, sweep
 
 E = 2.718281828459045

@@ -10,7 +10,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.load import read_space
-from tests.unit.builders import spec
+from tests.support.builders import spec
 
 
 def sweep(method: str = "random", **parameters: Any) -> dict[str, Any]:

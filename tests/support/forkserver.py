@@ -3,4 +3,4 @@
 import multiprocessing
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.unit.preload"])
+PROCESSES.set_forkserver_preload(["tests.support.preload"])

@@ -16,8 +16,8 @@ import optuna
 from hpstudy.api.study import Study
 from hpstudy.storage.opening import open_storage
 from hpstudy.worker.supervisor import Worker
-from tests.unit.builders import study
-from tests.unit.processes import PROCESSES
+from tests.support.builders import study
+from tests.support.forkserver import PROCESSES
 
 HERE = Path(__file__).parent
 

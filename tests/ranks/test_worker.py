@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpstudy.storage import attributes
-from tests.unit.groups import Group, alive, eventually, group
+from tests.ranks.groups import Group, alive, eventually, group
 
 BUDGET = {"maxTrials": 3}
 
