@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,34 @@ from tests.support.forkserver import PROCESSES
 HERE = Path(__file__).parent
 
 
-def _pod(given: Study, url: str, output: Path, node: int, coordinator: str) -> None:
+def _pod(given: Study, url: str, home: Path, output: Path, node: int, coordinator: str) -> None:
     os.setsid()
     os.environ["TEST_FOLDER"] = str(output)
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
-    worker = Worker(given, "study", url, folder=HERE, output=output, node=node, coordinator=coordinator)
+    worker = Worker(given, "study", url, folder=home, output=output, node=node, coordinator=coordinator)
     raise SystemExit(worker.run())
 
 
 class Group:
     """The pods of one group over a SQLite file."""
 
-    def __init__(self, folder: Path, function: str, *, nodes: int = 1, processes: int = 1, **spec: Any) -> None:
-        workers = {"nodes": nodes, "processesPerNode": processes}
-        fields: dict[str, Any] = {"trial": {"function": f"trials_of_tests:{function}"}, "workers": workers} | spec
+    def __init__(
+        self,
+        folder: Path,
+        function: str,
+        *,
+        nodes: int = 1,
+        processes: int = 1,
+        workers: Mapping[str, Any] | None = None,
+        module: str = "trials_of_tests",
+        home: Path = HERE,
+        **spec: Any,
+    ) -> None:
+        shape = {"nodes": nodes, "processesPerNode": processes, **(workers or {})}
+        fields: dict[str, Any] = {"trial": {"function": f"{module}:{function}"}, "workers": shape} | spec
         self.study = study(**fields)
         self.folder = folder
+        self._home = home
         self.url = f"sqlite:///{folder / 'study.db'}"
         self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
@@ -46,7 +58,9 @@ class Group:
 
     def start(self, node: int) -> None:
         """Start a pod, or its replacement."""
-        pod = PROCESSES.Process(target=_pod, args=(self.study, self.url, self.folder, node, self._coordinator))
+        pod = PROCESSES.Process(
+            target=_pod, args=(self.study, self.url, self._home, self.folder, node, self._coordinator)
+        )
         pod.start()
         self.pods[node] = pod
 
