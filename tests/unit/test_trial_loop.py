@@ -106,6 +106,7 @@ def test_a_dead_group_s_trial_is_failed_and_its_parameters_run_again(storage_url
         with TrialLoop(spec(), storage_url, NAME, 0) as successor:
             again = take(successor)
             assert again.parameters == lost.parameters
+            assert (lost.continues, again.continues) == (None, lost.number)
             trials = stored_trials(storage_url)
             assert trials[lost.number].state is TrialState.FAIL
             assert trials[lost.number].user_attrs[attributes.FAILURE] == "lost"

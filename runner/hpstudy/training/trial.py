@@ -34,6 +34,7 @@ class Trial:
         rank, local_rank, world_size: as under torchrun; ``torch.distributed.init_process_group()`` works as there.
         device: the rank's own GPU, else the CPU.
         output_dir: folder of the trial's files on this node.
+        continues: number of the trial whose last checkpoint this one starts from, where there is one.
     """
 
     def __init__(
@@ -43,11 +44,14 @@ class Trial:
         objectives: Sequence[Objective],
         output_dir: Path,
         reporter: Reporter | None = None,
+        *,
+        continues: int | None = None,
     ) -> None:
         self.number = number
         self.params = dict(params)
         self.objectives = tuple(objectives)
         self.output_dir = output_dir
+        self.continues = continues
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))

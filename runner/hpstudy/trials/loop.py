@@ -56,6 +56,8 @@ class Assignment:
 
     number: int
     parameters: dict[str, Any]
+    continues: int | None
+    """The trial whose last checkpoint it starts from, where there is one."""
     trial: optuna.Trial = field(compare=False, repr=False)
 
 
@@ -208,7 +210,7 @@ class TrialLoop:
             parameters = self._suggest(trial)
             check_initial_values(self._storage.get_trial(trial._trial_id))
         self._asking = False
-        return Assignment(trial.number, parameters, trial)
+        return Assignment(trial.number, parameters, trial.user_attrs.get(attributes.CONTINUES), trial)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -236,7 +238,8 @@ class TrialLoop:
         self._storage.set_trial_user_attr(trial._trial_id, attributes.FAILURE, failure.value)
         self.study.tell(trial.number, state=TrialState.FAIL)
         if failure in RETRIED and trial.params:
-            self.study.enqueue_trial(trial.params, user_attrs={attributes.RUNS: runs})
+            attrs = {attributes.RUNS: runs, attributes.CONTINUES: trial.number}
+            self.study.enqueue_trial(trial.params, user_attrs=attrs)
 
     def _take_locks(self) -> SessionLocks:
         """Own the group: whoever holds this lock is the only one to run its trials."""

@@ -59,11 +59,13 @@ class Stopping(_Message):
 
 
 class Run(_Message):
-    """Train this trial. ``port`` is free on the host of rank zero, for the ranks' rendezvous."""
+    """Train this trial, from the last checkpoint of the one that it ``continues``. ``port`` is free on the host of rank
+    zero, for the ranks' rendezvous."""
 
     kind: Literal["run"] = "run"
     number: int
     parameters: dict[str, Any]
+    continues: int | None = None
     port: int
 
 

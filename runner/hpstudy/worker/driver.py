@@ -132,7 +132,12 @@ class Driver:
         self._events.emit("trial", number=assignment.number, parameters=assignment.parameters)
         started = time.monotonic()
         attempt = self._attempt = _Attempt(assignment, set(self._nodes))
-        run = Run(number=assignment.number, parameters=assignment.parameters, port=_free_port())
+        run = Run(
+            number=assignment.number,
+            parameters=assignment.parameters,
+            continues=assignment.continues,
+            port=_free_port(),
+        )
         try:
             self._send_all(run)
             while attempt.waiting_for:

@@ -55,7 +55,8 @@ def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Pa
     torch.set_num_threads(threads)  # the parent keeps to one: see worker/supervisor.py
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # accelerate chooses anew where it is not set
     link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
-    trial = Trial(run.number, run.parameters, objectives, folder / "trials" / str(run.number), link)
+    output_dir = folder / "trials" / str(run.number)
+    trial = Trial(run.number, run.parameters, objectives, output_dir, link, continues=run.continues)
     trial.output_dir.mkdir(parents=True, exist_ok=True)
     try:
         metrics, pruned = form.run(trial), False
