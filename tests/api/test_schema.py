@@ -45,6 +45,8 @@ def create(team: Team, manifest: dict[str, Any]) -> None:
         },
         {"workers": {"nodes": 2, "processesPerNode": 2}},
         {"workers": {"processesPerNode": "auto", "template": {"spec": {"containers": [{"name": "worker"}]}}}},
+        {"workers": {"isolation": "inline"}},
+        {"searchSpace": None, "trial": {"script": {"path": "train.py", "args": ["--epochs", "3"]}}},
         {"storage": {"secretRef": {"name": "database"}}},
         {
             "trial": {
@@ -186,6 +188,9 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
         ({"workers": {"processesPerNode": "many"}}, "or auto"),
         ({"workers": {"processesPerNode": 0}}, "or auto"),
         ({"trial": None}, "spec.trial: Required value"),
+        ({"searchSpace": None}, "searchSpace is required; only a trial.script may bring its own"),
+        ({"trial": {"script": {"path": "a.py"}}, "workers": {"isolation": "inline"}}, "isolation inline is for"),
+        ({"workers": {"isolation": "pod"}}, "Unsupported value"),
     ],
 )
 def test_a_mistake_is_refused_in_words(team: Team, spec: dict[str, Any], words: str) -> None:

@@ -147,8 +147,8 @@ class StudySpec(ApiModel):
     says in the status what it took and why."""
     pruner: Algorithm | None = None
     """Absent: no trial is pruned. Only for one objective, or several with scalarize."""
-    search_space: SearchSpace
-    """What is searched."""
+    search_space: SearchSpace | None = None
+    """What is searched. May be absent with trial.script, whose hp_space it is then."""
     initial_trials: Annotated[list[dict[str, Any]], Field(max_length=MAX_INITIAL_TRIALS)] = Field(default_factory=list)
     """Hyperparameters by name that are tried first; the sampler chooses those that one leaves out."""
     warm_start_from: Annotated[list[WarmStart], Field(max_length=MAX_WARM_STARTS)] = Field(default_factory=list)
@@ -167,6 +167,20 @@ class StudySpec(ApiModel):
     """Absent: the storage that the operator provides for the namespace."""
 
     rules = (
+        Rule(
+            "searchSpace is required; only a trial.script may bring its own",
+            lambda s: s.search_space is not None or s.trial.script is not None,
+            "has(self.searchSpace) || has(self.trial.script)",
+        ),
+        Rule(
+            "workers.isolation inline is for trial.function and trial.transformers; the trials of a script share its "
+            "processes anyway, and a command is a process of its own",
+            lambda s: (
+                s.workers.isolation == "process" or s.trial.function is not None or s.trial.transformers is not None
+            ),
+            "!has(self.workers) || !has(self.workers.isolation) || self.workers.isolation == 'process'"
+            " || has(self.trial.function) || has(self.trial.transformers)",
+        ),
         Rule(
             "each objective needs a metric of its own",
             lambda s: len({canonical(o.metric) for o in s.objectives}) == len(s.objectives),

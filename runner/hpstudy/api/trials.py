@@ -74,6 +74,17 @@ class TransformersTrial(ApiModel):
     """Which of a trial's evaluations counts: the best by the first objective, or the last."""
 
 
+class Script(ApiModel):
+    """A training script of the user's, run on every rank as under torchrun. Its call of
+    hpstudy.hyperparameter_search is the loop over the trials, for which the study gives storage, budget and, where the
+    script has no hp_space, the search space."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    """The script, relative to the manifest's folder or, in a cluster, to the container's."""
+    args: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=200)] = Field(default_factory=list)
+    """Its command line."""
+
+
 class Trial(ApiModel):
     """What a trial is, in exactly one form."""
 
@@ -82,5 +93,7 @@ class Trial(ApiModel):
     function: Entry | None = None
     """module:function in the worker's image; called on every rank as function(trial), returns the value of the
     objective, one for each objective, or metrics by name."""
+    script: Script | None = None
+    """A Trainer script that calls hpstudy.hyperparameter_search."""
 
-    rules = (exactly_one("trial", "transformers", "function"),)
+    rules = (exactly_one("trial", "transformers", "function", "script"),)

@@ -15,6 +15,10 @@ class Workers(ApiModel):
     """Pods of a group."""
     processes_per_node: Annotated[int, Field(ge=1, le=128)] | Literal["auto"] = "auto"
     """Ranks in each pod; auto is one for each GPU of the pod's limits, or 1."""
+    isolation: Literal["process", "inline"] = "process"
+    """process: each trial has processes of its own, which end with it. inline: the ranks live for many trials, which
+    saves their start; for short trials. What a trial leaves behind (garbage, seeds, the process group, environment
+    variables) is put back before the next."""
     template: dict[str, Any] = Field(default_factory=dict)
     """PodTemplateSpec of the workers. The container named worker, or else the first, runs the trials."""
 

@@ -23,8 +23,8 @@ def check_algorithms(spec: StudySpec) -> None:
         InvalidStudyError: an unknown name or option, a value that the algorithm refuses, or a space that is not
             well-formed or that the backend cannot express.
     """
-    # A function of the user's can only be imported in the worker's image, and some engines are only there.
-    space = None if spec.search_space.python else read_space(spec)
+    # What the user wrote can only be imported in the worker's image, and some engines are only there.
+    space = None if spec.search_space is None or spec.search_space.python else read_space(spec)
     if spec.backend == "optuna":
         with suppress(ImportError):
             _optuna.check_sampler(spec, space)
@@ -36,6 +36,11 @@ def check_algorithms(spec: StudySpec) -> None:
     if spec.stop_when is not None:
         with suppress(ImportError):
             StopRule(spec.stop_when)
+    if spec.warm_start_from and spec.search_space is None:
+        raise InvalidStudyError(
+            reasons.INVALID_WARM_START,
+            "warmStartFrom: the space of a script has no bounds to check other trials by; give searchSpace",
+        )
     if spec.warm_start_from and space is None and spec.backend == "optuna":
         raise InvalidStudyError(
             reasons.INVALID_WARM_START,

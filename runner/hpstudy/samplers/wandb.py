@@ -62,7 +62,8 @@ def uses_server() -> bool:
 
 
 def _has_none(spec: StudySpec) -> bool:
-    return spec.search_space.python is None and "early_terminate" not in (spec.search_space.wandb or {})
+    space = spec.search_space
+    return space is None or (space.python is None and "early_terminate" not in (space.wandb or {}))
 
 
 def _early_terminate(spec: StudySpec) -> dict[str, Any] | None:

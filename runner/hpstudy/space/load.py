@@ -20,12 +20,15 @@ FORMS = ("parameters", "optuna", "ray", "wandb", "sigopt")
 
 
 def read_space(spec: StudySpec) -> SearchSpace | None:
-    """The space, or None where a define-by-run function makes it up trial by trial.
+    """The space, or None where a define-by-run function makes it up trial by trial, or where only the script of the
+    trials has it.
 
     Raises:
         InvalidStudyError: the form is not well-formed, its function cannot be imported or returns no space, or the
             backend cannot express it.
     """
+    if spec.search_space is None:
+        return None
     for form in FORMS:
         native = getattr(spec.search_space, form)
         if native is not None:
@@ -45,6 +48,8 @@ def native_space(spec: StudySpec) -> Any:
     Raises:
         InvalidStudyError: the function cannot be imported, or raises.
     """
+    if spec.search_space is None:
+        return None
     entry = spec.search_space.python
     if entry is None or spec.backend == "optuna":
         return getattr(spec.search_space, spec.backend)
@@ -66,6 +71,7 @@ def load_suggest(spec: StudySpec, space: SearchSpace | None) -> Suggest:
     """
     if space is not None:
         return lambda trial: space.nested(space.suggest(trial))
+    assert spec.search_space is not None
     assert spec.search_space.python is not None
     entry = spec.search_space.python
     function = import_entry(entry, "searchSpace.python")
