@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest -q
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: help quickstart test test-unit test-ranks test-samplers test-api test-cluster verify format crds cluster cluster-down images demo bench bench-samplers gpu-check clean
+.PHONY: help quickstart test test-unit test-ranks test-samplers test-api test-cluster verify format crds cluster cluster-down images demo bench bench-samplers bench-pruning gpu-check clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,10 @@ SEEDS := 10
 bench-samplers: ## The samplers against each other: an hour; SEEDS=2 takes a fifth of it
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks.samplers --seeds $(SEEDS)
+
+bench-pruning: examples/data/reviews.csv ## What pruning saves under DDP: about an hour
+	@hack/venv.sh dev
+	@$(BIN)/python -m benchmarks.pruning
 
 gpu-check: ## What only a GPU can show: NCCL, bf16, flat device memory; says so where there is none
 	@hack/venv.sh dev

@@ -2,12 +2,13 @@
 
 import os
 
-from benchmarks import cluster, overhead, quickstart
+from benchmarks import cluster, overhead, quickstart, sharing
 
 
 def main() -> None:
     overhead.main([])
     quickstart.main([])
+    sharing.main([])
     if os.environ.get("KUBECONFIG"):
         cluster.main([])
     else:
