@@ -45,10 +45,10 @@ def reset(baseline: Baseline) -> None:
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        torch.cuda.ipc_collect()
+        torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
     if dict(os.environ) != baseline.environment:
         os.environ.clear()
