@@ -75,6 +75,7 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
         subdomain=name,
         config_map=names.config_name(metadata["name"]),
         storage=storage,
+        checkpoints=study["spec"].get("checkpoints", {}).get("volume"),
     )
     job_metadata = _metadata(study, name, group)
     job_metadata["annotations"] = {
@@ -135,12 +136,17 @@ def _metadata(study: Resource, name: str, group: int | None = None) -> dict[str,
     }
 
 
-def check_template(template: Mapping[str, Any]) -> None:
+def check_template(template: Mapping[str, Any], checkpoints: Mapping[str, Any] | None = None) -> None:
     """Check what the builders need of ``workers.template``; the rest is for the API server to say.
+
+    Args:
+        checkpoints: the volume for them.
 
     Raises:
         InvalidStudyError: it does not have the shape of a pod template.
     """
     gpus(template)
-    nowhere = WorkerPod(image="", arguments=(), subdomain="", config_map="", storage=SecretKey(name="none"))
+    nowhere = WorkerPod(
+        image="", arguments=(), subdomain="", config_map="", storage=SecretKey(name="none"), checkpoints=checkpoints
+    )
     pod_template(template, nowhere, {})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from hpstudy.api.checkpoints import check_place
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
@@ -112,8 +113,9 @@ def _parse(resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
     try:
         study = parse_study(resource)
         check_algorithms(study.spec)
+        check_place(study.spec.checkpoints)
         template = resource["spec"].get("workers", {}).get("template", {})
-        builders.check_template(template)
+        builders.check_template(template, study.spec.checkpoints.volume if study.spec.checkpoints else None)
     except InvalidStudyError as error:
         return None, error
     return study, None

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.names import STORAGE_URL_VARIABLE
+from hpstudy.api.names import CHECKPOINTS_FOLDER, STORAGE_URL_VARIABLE
 from hpstudy.api.workers import SecretKey
 
 CONTAINER = "worker"
@@ -24,6 +24,9 @@ _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefaul
 _CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 """With ``_POD_SECURITY`` the restricted standard;
 https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+_VOLUME_SECURITY = {"fsGroup": 65532, "fsGroupChangePolicy": "OnRootMismatch"}
+"""A new volume belongs to root: workers, who are not, write to it as this group, whoever they are. A template that
+sets fsGroup, null among others, knows better."""
 _WORKER_SECURITY = {**_CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
 
 
@@ -36,6 +39,8 @@ class WorkerPod:
     subdomain: str
     config_map: str
     storage: SecretKey
+    checkpoints: Mapping[str, Any] | None = None
+    """Volume for them."""
 
 
 def worker_container(template: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,7 +93,8 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
     spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
     spec.setdefault("automountServiceAccountToken", False)
     spec.setdefault("enableServiceLinks", False)
-    spec["securityContext"] = {**_POD_SECURITY, **_object(spec, "securityContext")}
+    security = {**_POD_SECURITY, **(_VOLUME_SECURITY if pod.checkpoints else {})}
+    spec["securityContext"] = {**security, **_object(spec, "securityContext")}
     _add_volumes(spec, pod)
     result: dict[str, Any] = {"metadata": {"labels": {**_object(metadata, "labels"), **labels}}, "spec": spec}
     if metadata.get("annotations"):
@@ -128,6 +134,13 @@ def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
     mounts = list(_list(container, "volumeMounts"))
     volumes = list(_list(spec, "volumes"))
     taken = {mount.get("mountPath") for mount in mounts}
+    if pod.checkpoints:
+        if CHECKPOINTS_FOLDER in taken:
+            raise _invalid(
+                f"{CHECKPOINTS_FOLDER} is where the volume of checkpoints is mounted; take another mountPath"
+            )
+        volumes.append({"name": "hpstudy-checkpoints", **pod.checkpoints})
+        mounts.append({"name": "hpstudy-checkpoints", "mountPath": CHECKPOINTS_FOLDER})
     for name, path, source, read_only in (
         ("hpstudy-study", STUDY_FOLDER, {"configMap": {"name": pod.config_map}}, True),
         ("hpstudy-tmp", "/tmp", {"emptyDir": {}}, False),  # noqa: S108  # the pod's own

@@ -183,6 +183,12 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
             },
             "must leave rows to train on",
         ),
+        (
+            {"checkpoints": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}, "url": "s3://bucket"}},
+            "checkpoints takes volume or url, not both",
+        ),
+        ({"checkpoints": {"url": "s3://key:secret@bucket/folder"}}, "must hold no credentials"),
+        ({"checkpoints": {"url": "/folder"}}, "spec.checkpoints.url"),
         ({"budget": {"maxTrials": 0}}, "should be greater than or equal to 1"),
         ({"parallelism": 0}, "should be greater than or equal to 1"),
         ({"workers": {"processesPerNode": "many"}}, "or auto"),
@@ -242,6 +248,7 @@ class TestOnceStarted:
             ({"searchSpace": {"parameters": {"lr": FLOAT}}}, "the search space cannot change"),
             ({"constraints": [{"metric": "loss", "max": 1}]}, "constraints cannot change"),
             ({"warmStartFrom": [{"study": "other"}]}, "warmStartFrom cannot change"),
+            ({"checkpoints": {"url": "s3://bucket"}}, "checkpoints cannot change"),
         ],
     )
     def test_what_the_trials_depend_on_cannot_change(self, started: Team, spec: dict[str, Any], words: str) -> None:

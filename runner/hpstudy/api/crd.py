@@ -17,6 +17,7 @@ _IMMUTABLE_IF_GIVEN = {
     "scalarize": "scalarize",
     "constraints": "constraints",
     "warmStartFrom": "warmStartFrom",
+    "checkpoints": "checkpoints",
 }
 
 

@@ -10,6 +10,9 @@ LABEL_GROUP = "hpstudy.io/group"
 STORAGE_URL_VARIABLE = "HPSTUDY_STORAGE_URL"
 """Where a worker finds the URL of the storage: the environment, filled from a Secret, never an argument."""
 
+CHECKPOINTS_FOLDER = "/checkpoints"
+"""Where worker pods mount the volume of ``checkpoints``."""
+
 
 def stored_study_name(metadata: Metadata) -> str:
     """The name of the study in the Optuna storage.

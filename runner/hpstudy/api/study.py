@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, model_validator
 
+from hpstudy.api.checkpoints import Checkpoints
 from hpstudy.api.fields import Algorithm as Algorithm
 from hpstudy.api.fields import Entry, Name, Number, Scalar
 from hpstudy.api.metrics import TEST_PREFIX, canonical
@@ -163,6 +164,8 @@ class StudySpec(ApiModel):
     """What a trial is."""
     workers: Workers = Workers()
     """The shape of a worker group."""
+    checkpoints: Checkpoints | None = None
+    """Absent: no trial leaves a checkpoint, and one that lost its worker starts again from its first step."""
     storage: Storage | None = None
     """Absent: the storage that the operator provides for the namespace."""
 

@@ -74,7 +74,10 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
 def _local(study: Study) -> Study:
     """One group of one node, whatever the manifest asks of a cluster."""
     workers = study.spec.workers.model_copy(update={"nodes": 1, "template": {}})
-    spec = study.spec.model_copy(update={"workers": workers, "parallelism": 1, "storage": None})
+    checkpoints = study.spec.checkpoints and study.spec.checkpoints.model_copy(update={"volume": None})
+    spec = study.spec.model_copy(
+        update={"workers": workers, "parallelism": 1, "storage": None, "checkpoints": checkpoints}
+    )
     metadata = study.metadata.model_copy(update={"uid": ""})
     return study.model_copy(update={"spec": spec, "metadata": metadata})
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hpstudy.api.checkpoints import check_place
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
 from hpstudy_operator.builders import build_config_map, build_service, build_worker_job, check_template
@@ -216,3 +217,47 @@ class TestConfig:
         resource = study(workers={"processesPerNode": "auto", "template": template})
         resolved = json.loads(build_config_map(resource)["data"]["study.json"])
         assert resolved["spec"]["workers"]["processesPerNode"] == processes
+
+
+CLAIM = {"persistentVolumeClaim": {"claimName": "shared"}}
+
+
+class TestCheckpoints:
+    def made(self, template: dict[str, Any] | None = None) -> dict[str, Any]:
+        resource = study(workers={"template": template or {}}, checkpoints={"volume": CLAIM})
+        spec: dict[str, Any] = build_worker_job(resource, 0, image=IMAGE, storage=SECRET)["spec"]["template"]["spec"]
+        return spec
+
+    def test_their_volume_is_mounted_where_workers_look_and_can_be_written_to(self) -> None:
+        spec = self.made()
+        assert {"name": "hpstudy-checkpoints", **CLAIM} in spec["volumes"]
+        mount = {"name": "hpstudy-checkpoints", "mountPath": "/checkpoints"}
+        assert mount in spec["containers"][0]["volumeMounts"]
+        assert spec["securityContext"]["fsGroup"] == 65532
+        assert self.made({"spec": {"securityContext": {"fsGroup": 7}}})["securityContext"]["fsGroup"] == 7
+        assert "fsGroup" not in pod_spec()["securityContext"]
+        resolved = json.loads(build_config_map(study(checkpoints={"volume": CLAIM}))["data"]["study.json"])
+        assert resolved["spec"]["checkpoints"] == {"volume": CLAIM}
+
+    def test_a_mount_of_the_users_in_its_place_is_refused(self) -> None:
+        own = with_container(name="worker", volumeMounts=[{"name": "mine", "mountPath": "/checkpoints"}])
+        check_template(own)
+        with pytest.raises(InvalidStudyError, match="take another mountPath"):
+            check_template(own, CLAIM)
+
+    @pytest.mark.parametrize(
+        ("checkpoints", "complaint"),
+        [
+            ({"keep": "best"}, "name the place, volume"),
+            ({"url": "memory://x"}, "memory:// ends with its process"),
+        ],
+    )
+    def test_a_study_without_a_place_for_them_is_refused(self, checkpoints: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(InvalidStudyError, match=complaint) as refused:
+            check_place(parse_study(study(checkpoints=checkpoints)).spec.checkpoints)
+        assert refused.value.reason == "InvalidCheckpoints"
+
+    @pytest.mark.parametrize("volume", [{}, {"name": "x", **CLAIM}, {"emptyDir": {}}, {"hostPath": "/x"}])
+    def test_a_volume_that_is_none_is_refused(self, volume: dict[str, Any]) -> None:
+        with pytest.raises(InvalidStudyError, match=r"checkpoints\.volume"):
+            parse_study(study(checkpoints={"volume": volume}))
