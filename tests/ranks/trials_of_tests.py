@@ -96,3 +96,25 @@ def all_reduced(trial: Trial) -> float:
     total = torch.tensor([trial.params["x"]])
     dist.all_reduce(total)
     return total.item()
+
+
+def two_side_by_side(trial: Trial) -> dict[str, float]:
+    """The first two wait until both run; then the first kills itself, and the second sees that out."""
+    folder = Path(os.environ["TEST_FOLDER"])
+    (folder / f"began-{trial.number}").write_text(str(os.getpid()))
+    while trial.number < 2 and not (folder / f"began-{1 - trial.number}").exists():
+        time.sleep(0.01)
+    if trial.number == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trial.number == 1:
+        time.sleep(1)
+    return {"loss": 0.0, "threads": torch.get_num_threads()}
+
+
+def slow_at_first(trial: Trial) -> float:
+    """The first three take too long."""
+    dist.init_process_group("gloo")
+    all_reduced(trial)
+    Path(os.environ["TEST_FOLDER"], f"began-{trial.number}-{trial.rank}").write_text(str(os.getpid()))
+    time.sleep(60 if trial.number < 3 else 0)
+    return all_reduced(trial)

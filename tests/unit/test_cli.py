@@ -1,6 +1,7 @@
 """The command line, as its users run it."""
 
 import io
+import re
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def ended(process: "subprocess.Popen[str]", code: int) -> str:
 
 
 def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path, hpstudy: Start) -> None:
-    path = write(folder, budget={"maxTrials": 3})
+    path = write(folder, budget={"maxTrials": 3}, workers={"trialsPerPod": 1})
     first = hpstudy("run", str(path))
     database = folder / "hpstudy-runs/mine/study.db"
     url = f"sqlite:///{database}"
@@ -220,14 +221,16 @@ def test_the_display_knows_the_constraints_and_metrics_by_either_name() -> None:
     given = spec(constraints=[{"metric": "size", "max": 30}])
     console = Console(file=io.StringIO(), force_terminal=True, width=200)
     with Display(given, "mine", StudySnapshot(), console) as display:
-        display.show({"event": "trial", "number": 0, "parameters": {"x": 1}})
-        display.show({"event": "report", "metrics": {"eval_loss": 0.125}})
+        for number in range(2):
+            display.show({"event": "trial", "number": number, "parameters": {"x": number + 0.5}})
+        display.show({"event": "report", "number": 0, "metrics": {"eval_loss": 0.125}})
         shown = render(display)
         for number, (loss, size) in enumerate(((2.0, 30), (1.0, 31))):
             end = {"event": "end", "number": number, "state": "complete", "seconds": 1.0, "values": [loss]}
             display.show({**end, "metrics": {"loss": loss, "eval_size": size}})
         after = render(display)
-    assert "loss 0.125" in shown
+    assert re.search(r"trial 0 .* loss 0.125 +x=0.5\ntrial 1 .* x=1.5", shown), "both that run"
+    assert "  1.0 s  x=0.5" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "best loss 2 (trial 0)" in after, "trial 1 is better, and beyond the constraint"
     assert "(beyond a constraint)" in console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -52,6 +52,9 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
             manifest(searchSpace={}),
             "searchSpace must have exactly one of parameters, optuna, ray, wandb, sigopt, python",
         ),
+        (manifest(workers={"nodes": 2, "trialsPerPod": "auto"}), "trialsPerPod other than 1 needs nodes: 1"),
+        (manifest(workers={"isolation": "inline", "trialsPerPod": 2}), "trialsPerPod other than 1 needs isolation"),
+        (manifest(trial={"script": {"path": "a"}}, workers={"trialsPerPod": 2}), "is not for trial.script"),
         (manifest(objectives=[{"metric": "loss"}]), "spec.objectives.0.direction: required"),
         (manifest(objectives=[]), "spec.objectives: list should have at least 1 item"),
         (

@@ -13,7 +13,7 @@ from hpstudy.api.model import ApiModel, Rule, exactly_one
 from hpstudy.api.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Constraint, Scalarize, StopWhen, WarmStart
 from hpstudy.api.objectives import Objective as Objective
 from hpstudy.api.trials import Trial
-from hpstudy.api.workers import Storage, Workers
+from hpstudy.api.workers import ONE_TRIAL, Storage, Workers
 
 GROUP = "hpstudy.io"
 VERSION = "v1alpha1"
@@ -176,6 +176,11 @@ class StudySpec(ApiModel):
             "has(self.searchSpace) || has(self.trial.script)",
         ),
         Rule(
+            "workers.trialsPerPod other than 1 is not for trial.script, which asks for its trials itself",
+            lambda s: s.workers.trials_per_pod == 1 or s.trial.script is None,
+            f"!has(self.trial.script) || !has(self.workers) || {ONE_TRIAL.replace('self', 'self.workers')}",
+        ),
+        Rule(
             "workers.isolation inline is for trial.function and trial.transformers; the trials of a script share its "
             "processes anyway, and a command is a process of its own",
             lambda s: (
@@ -215,6 +220,11 @@ class StudySpec(ApiModel):
             "!has(self.stopWhen) || has(self.scalarize) || self.objectives.size() == 1",
         ),
     )
+
+    @property
+    def can_pack(self) -> bool:
+        """Whether a group of one pod may run several trials side by side."""
+        return self.workers.isolation == "process" and self.trial.script is None
 
     @property
     def is_scalar(self) -> bool:

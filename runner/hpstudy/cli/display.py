@@ -1,6 +1,7 @@
 """What ``hpstudy run`` shows while it runs."""
 
 import math
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,10 +17,21 @@ from hpstudy.cli.text import format_parameters, format_seconds, format_values
 from hpstudy.storage.reading import StudySnapshot
 
 _REFRESH = 4  # times a second
+_MOST_SHOWN = 12
+"""Running trials that are shown; of a hundred a terminal shows none well."""
+
+
+@dataclass
+class _Running:
+    """A trial that runs."""
+
+    parameters: str
+    metrics: str = ""
+    share: float = 0.0
 
 
 class Display:
-    """A line for each trial that ended, and below them the one that runs. Without a terminal only the lines."""
+    """A line for each trial that ended, and below them those that run. Without a terminal only the lines."""
 
     def __init__(self, spec: StudySpec, name: str, snapshot: StudySnapshot, console: Console) -> None:
         self._spec = spec
@@ -29,10 +41,7 @@ class Display:
         self._best, self._best_value = "", math.nan
         if snapshot.best:
             self._note_best(snapshot.best[0].number, snapshot.best[0].values)
-        self._number: int | None = None
-        self._parameters = ""
-        self._metrics = ""
-        self._share = 0.0
+        self._running: dict[int, _Running] = {}
         self._seconds: list[float] = []
         self._state = "starting: importing torch, preparing the data"
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=_REFRESH, transient=True)
@@ -51,8 +60,8 @@ class Display:
 
     def stopping(self) -> None:
         """Ctrl-C was pressed."""
-        self._state = "stopping: the running trial is handed back (Ctrl-C again: at once)"
-        self._number = None
+        self._state = "stopping: what runs is handed back (Ctrl-C again: at once)"
+        self._running.clear()
 
     def show(self, event: dict[str, Any]) -> None:
         """Take in one event of the worker."""
@@ -60,26 +69,27 @@ class Display:
             case {"event": "ready"}:
                 self._state = "preparing the data"
             case {"event": "trial", "number": number, "parameters": parameters}:
-                self._number, self._parameters = number, format_parameters(parameters)
-                self._metrics, self._share = "", 0.0
-            case {"event": "progress", "share": share}:
-                self._share = share
-            case {"event": "report", "metrics": metrics}:
+                self._running[number] = _Running(format_parameters(parameters))
+            case {"event": "progress", "number": number, "share": share} if number in self._running:
+                self._running[number].share = share
+            case {"event": "report", "number": number, "metrics": metrics} if number in self._running:
                 names = [objective.metric for objective in self._spec.objectives]
                 found = {name: find_metric(metrics, name) for name in names}
-                self._metrics = format_values({name: value for name, value in found.items() if value is not None})
+                self._running[number].metrics = format_values(
+                    {name: value for name, value in found.items() if value is not None}
+                )
             case {"event": "end"}:
                 self._end(event)
 
     def _end(self, event: dict[str, Any]) -> None:
-        self._number = None
+        ended = self._running.pop(event["number"], _Running(""))
         self._seconds.append(event["seconds"])
         if event["state"] == "failed":
             failed = f"trial {event['number']:>3}  [red]{event['failure']}[/red]  "
             self._console.print(failed, Text(event["message"].strip()), sep="")
             return
         self._finished += 1
-        value = "pruned " + self._metrics
+        value = "pruned " + ended.metrics
         if event["values"] is not None:
             values = {o.metric: v for o, v in zip(self._spec.objectives, event["values"], strict=True)}
             value = format_values(values)
@@ -88,7 +98,7 @@ class Display:
             else:
                 value += " (beyond a constraint)"
         seconds = format_seconds(event["seconds"])
-        line = Text.assemble(f"trial {event['number']:>3}  ", (value, "bold"), f"  {seconds}  ", self._parameters)
+        line = Text.assemble(f"trial {event['number']:>3}  ", (value, "bold"), f"  {seconds}  ", ended.parameters)
         self._console.print(line, soft_wrap=True)
 
     def _keeps_constraints(self, metrics: dict[str, Any]) -> bool:
@@ -112,10 +122,15 @@ class Display:
         if self._best:
             head += f"   best {self._best}"
         if self._seconds:
-            remaining = sum(self._seconds) / len(self._seconds) * max(left - self._share, 0)
+            begun = sum(running.share for running in self._running.values())
+            side_by_side = max(len(self._running), 1)
+            remaining = sum(self._seconds) / len(self._seconds) * max(left - begun, 0) / side_by_side
             head += f"   left about {format_seconds(remaining)}"
-        if self._number is None:
+        if not self._running:
             return Group(Text(head, style="bold"), Text(self._state, style="dim"))
-        row = Table.grid(padding=(0, 1))
-        row.add_row(f"trial {self._number}", ProgressBar(total=1, completed=self._share, width=20), self._metrics)
-        return Group(Text(head, style="bold"), row, Text(self._parameters, style="dim"))
+        rows = Table.grid(padding=(0, 1))
+        for number, running in list(self._running.items())[:_MOST_SHOWN]:
+            bar = ProgressBar(total=1, completed=running.share, width=20)
+            rows.add_row(f"trial {number}", bar, running.metrics, Text(running.parameters, "dim", no_wrap=True))
+        more = len(self._running) - _MOST_SHOWN
+        return Group(Text(head, style="bold"), rows, *([Text(f"and {more} more", style="dim")] if more > 0 else []))

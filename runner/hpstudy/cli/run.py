@@ -72,8 +72,11 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
 
 
 def _local(study: Study) -> Study:
-    """One group of one node, whatever the manifest asks of a cluster."""
+    """One group of one node, whatever the manifest asks of a cluster; with as many trials side by side as there is room
+    for, where it does not say how many."""
     workers = study.spec.workers.model_copy(update={"nodes": 1, "template": {}})
+    if "trials_per_pod" not in workers.model_fields_set and study.spec.can_pack:
+        workers = workers.model_copy(update={"trials_per_pod": "auto"})
     checkpoints = study.spec.checkpoints and study.spec.checkpoints.model_copy(update={"volume": None})
     spec = study.spec.model_copy(
         update={"workers": workers, "parallelism": 1, "storage": None, "checkpoints": checkpoints}

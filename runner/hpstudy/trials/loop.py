@@ -76,6 +76,8 @@ class TrialLoop:
         self._group = group
         self._budget_lock = f"budget:{name}"
         self._asking = False
+        self._in_hand: set[int] = set()
+        """Numbers of the trials that were handed out and not told."""
 
     def __enter__(self) -> "TrialLoop":
         self._url = parse_url(self._url).render_as_string(hide_password=False)
@@ -136,6 +138,7 @@ class TrialLoop:
     def tell(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record the end of a trial, once; parameters that lost their worker are queued again."""
         self._patiently(lambda: self._tell(assignment.number, outcome))
+        self._in_hand.discard(assignment.number)
 
     def verdict(self) -> Verdict:
         """How the study stands."""
@@ -210,6 +213,7 @@ class TrialLoop:
             parameters = self._suggest(trial)
             check_initial_values(self._storage.get_trial(trial._trial_id))
         self._asking = False
+        self._in_hand.add(trial.number)
         return Assignment(trial.number, parameters, trial.user_attrs.get(attributes.CONTINUES), trial)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
@@ -256,10 +260,11 @@ class TrialLoop:
             self._end_running(failure, message)
 
     def _end_running(self, failure: Failure, message: str) -> None:
-        """End the trials of this group, none of which is in hand; a trial that died between its creation and the record
-        of its group has none, and cannot be alive while this process holds the budget's lock."""
+        """End the trials of this group that are not in hand; a trial that died between its creation and the record of
+        its group has none, and cannot be alive while this process holds the budget's lock."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get(attributes.GROUP, self._group) == self._group:
+            own = trial.user_attrs.get(attributes.GROUP, self._group) == self._group
+            if own and trial.number not in self._in_hand:
                 _log.warning("trial %d: %s", trial.number, message)
                 self._tell(trial.number, Outcome(failure=failure, message=message))
         self._asking = False

@@ -7,8 +7,11 @@ from                to                       messages
 ==================  =======================  ===============================================
 a pod's supervisor  the driver               Hello, Prepared, Invalid, Finished, Stopping
 the driver          every pod's supervisor   Run, Abort, Exit
-training rank 0     the driver               Progress, Report (answered by Answer), Result
+training rank 0     the driver               Begin, Progress, Report (answered by Answer), Result
 ==================  =======================  ===============================================
+
+Several trials may run side by side: what a supervisor and the driver say of one has its number, and a rank zero says
+first, with Begin, whose line it is.
 """
 
 from typing import Annotated, Any, Literal
@@ -31,9 +34,13 @@ class Hello(_Message):
 
 
 class Prepared(_Message):
-    """What all trials share is in memory; trials may come."""
+    """What all trials share is in memory; trials may come. With what the pod has for them."""
 
     kind: Literal["prepared"] = "prepared"
+    processes: int
+    """Ranks of a trial in this pod."""
+    cpus: int
+    gpus: int
 
 
 class Invalid(_Message):
@@ -60,19 +67,22 @@ class Stopping(_Message):
 
 class Run(_Message):
     """Train this trial, from the last checkpoint of the one that it ``continues``. ``port`` is free on the host of rank
-    zero, for the ranks' rendezvous."""
+    zero, for the ranks' rendezvous. The trial has place ``slot`` of the ``slots`` that share the pod."""
 
     kind: Literal["run"] = "run"
     number: int
     parameters: dict[str, Any]
     continues: int | None = None
     port: int
+    slot: int = 0
+    slots: int = 1
 
 
 class Abort(_Message):
-    """End the ranks of the trial now."""
+    """End the ranks of this trial now."""
 
     kind: Literal["abort"] = "abort"
+    number: int
 
 
 class Exit(_Message):
@@ -81,6 +91,13 @@ class Exit(_Message):
     kind: Literal["exit"] = "exit"
     reason: str | None = None
     message: str = ""
+
+
+class Begin(_Message):
+    """Rank zero of this trial is there; what follows on its line is of that trial, until it says this again."""
+
+    kind: Literal["begin"] = "begin"
+    number: int
 
 
 class Progress(_Message):
@@ -105,15 +122,29 @@ class Answer(_Message):
     prune: bool
 
 
+class DeviceMemory(BaseModel):
+    """What a rank took of its GPU, in bytes: torch's allocator at its ``peak``, everything ``beside`` it (CUDA's
+    context, and other programs), of the ``total``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    peak: int
+    beside: int
+    total: int
+
+
 class Result(_Message):
-    """The trial ran to its end, or obeyed a prune."""
+    """The trial ran to its end, or obeyed a prune. ``memory`` where the rank used a GPU."""
 
     kind: Literal["result"] = "result"
     metrics: dict[str, Any]
     pruned: bool = False
+    memory: DeviceMemory | None = None
 
 
-Message = Hello | Prepared | Invalid | Finished | Stopping | Run | Abort | Exit | Progress | Report | Answer | Result
+Message = (
+    Hello | Prepared | Invalid | Finished | Stopping | Run | Abort | Exit | Begin | Progress | Report | Answer | Result
+)
 _adapter: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 

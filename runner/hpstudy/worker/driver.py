@@ -10,24 +10,19 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import wait
-from typing import Any
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next
-from hpstudy.trials.causes import Cause, Kind, root_cause
-from hpstudy.trials.channel import Link, accept
+from hpstudy.trials.channel import Link
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.messages import (
     Abort,
     Answer,
+    Begin,
     Exit,
     Finished,
-    Hello,
     Invalid,
     Message,
     Prepared,
@@ -36,47 +31,31 @@ from hpstudy.trials.messages import (
     Result,
     Run,
     Stopping,
-    receive,
-    send,
 )
-from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
+from hpstudy.trials.outcome import Outcome
+from hpstudy.worker.attempts import Attempt
 from hpstudy.worker.events import Events
+from hpstudy.worker.nodes import Nodes
+from hpstudy.worker.slots import Slots
 
 _log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 """How often a group that has no trial looks whether another group's failed and left room."""
+_LAST_WORDS_SECONDS = 2.0
+"""After the ranks of one node failed, those of the others, who may know more of the cause, have so long to end by
+themselves. They do in milliseconds, unless they wait for one that will not come."""
 
 
 class _SupervisorGoneError(Exception):
     """The driver's own supervisor ended: so must the driver."""
 
 
-@dataclass
-class _Node:
-    link: "Link[bytes, bytes]"
-    prepared: bool = False
-
-
-@dataclass
-class _Attempt:
-    """The trial in hand."""
-
-    assignment: Assignment
-    waiting_for: set[int]
-    causes: list[Cause] = field(default_factory=list)
-    lost: str | None = None
-    preempted: bool = False
-    result: Result | None = None
-    aborted: bool = False
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-
 class Driver:
     """Runs the trials of one group until the study is over.
 
     Args:
-        servers: where supervisors and rank zero connect; made before the fork, so that nobody comes too early.
+        servers: where supervisors and rank zeros connect; made before the fork, so that nobody comes too early.
         key: what those must know.
     """
 
@@ -85,13 +64,12 @@ class Driver:
     ) -> None:
         self._spec = spec
         self._loop = loop
-        self._servers = servers
-        self._key = key
         self._events = events
-        self._nodes: dict[int, _Node] = {}
-        self._strangers: list[Link[bytes, bytes]] = []
-        self._attempt: _Attempt | None = None
-        self._stopping = False
+        self._nodes = Nodes(servers, key, self)
+        self._slots: Slots | None = None
+        self._attempts: dict[int, Attempt] = {}
+        self._ask_at: float | None = 0.0
+        """When to ask for the next trial; None: there will be no more."""
 
     def run(self) -> None:
         """Until the study is over, the pod is told to stop, or its supervisor is gone."""
@@ -100,193 +78,177 @@ class Driver:
         try:
             with self._loop:
                 self._events.emit("ready")
-                self._run_trials()
+                try:
+                    self._run_trials()
+                except _SupervisorGoneError:
+                    self._hand_back(Failure.LOST, "the worker's supervisor is gone")
+                    raise
+                except InvalidStudyError as error:
+                    self._hand_back(Failure.PREEMPTED, f"the study cannot go on: {error.message}")
+                    raise
             self._send_all(Exit())
         except InvalidStudyError as error:
             with suppress(_SupervisorGoneError, InvalidStudyError):
-                self._wait_for(lambda: 0 in self._nodes)
+                self._listen_until(lambda: 0 in self._nodes)
             self._send_all(Exit(reason=error.reason, message=error.message))
         except _SupervisorGoneError:
             _log.warning("the supervisor is gone")
 
     def _run_trials(self) -> None:
-        while not self._stopping:
-            self._wait_for(self._complete)
-            if self._stopping:
-                return
+        while self._attempts or self._ask_at is not None:
+            self._fill()
+            if self._attempts or self._ask_at is not None:
+                self._nodes.listen(self._patience())
+            for attempt in list(self._attempts.values()):
+                if attempt.abort_at is not None and time.monotonic() >= attempt.abort_at:
+                    self._abort(attempt)
+                if not attempt.waiting_for:
+                    self._finish(attempt)
+
+    def _fill(self) -> None:
+        """Start trials while there is room for them and the budget has some."""
+        while self._can_start() and self._ask_at is not None and time.monotonic() >= self._ask_at:
             assigned = self._loop.next()
             if isinstance(assigned, Assignment):
-                self._train(assigned)
-            elif assigned.next is Next.WAIT:
-                self._handle(time.monotonic() + _WAIT_SECONDS)
+                self._start(assigned)
+            elif assigned.next is Next.WAIT or self._attempts:  # how those in hand end may change the answer
+                self._ask_at = time.monotonic() + _WAIT_SECONDS
             else:
                 self._events.emit("finished", reason=assigned.reason, message=assigned.message)
-                return
+                self._ask_at = None
 
-    def _complete(self) -> bool:
-        return self._stopping or (
-            len(self._nodes) == self._spec.workers.nodes and all(node.prepared for node in self._nodes.values())
-        )
+    def _can_start(self) -> bool:
+        return self._nodes.prepared == self._spec.workers.nodes and self._slots is not None and self._slots.has_room
 
-    def _train(self, assignment: Assignment) -> None:
+    def _patience(self) -> float | None:
+        """Seconds until something is due without a message."""
+        due = [attempt.abort_at for attempt in self._attempts.values() if attempt.abort_at and not attempt.aborted]
+        if self._ask_at is not None and self._can_start():
+            due.append(self._ask_at)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _start(self, assignment: Assignment) -> None:
+        assert self._slots is not None
         self._events.emit("trial", number=assignment.number, parameters=assignment.parameters)
-        started = time.monotonic()
-        attempt = self._attempt = _Attempt(assignment, set(self._nodes))
+        port = _free_port({attempt.port for attempt in self._attempts.values()})
+        attempt = Attempt(assignment, self._slots.take(), port, waiting_for=set(self._nodes))
+        self._attempts[attempt.number] = attempt
         run = Run(
-            number=assignment.number,
+            number=attempt.number,
             parameters=assignment.parameters,
             continues=assignment.continues,
-            port=_free_port(),
+            port=port,
+            slot=attempt.slot,
+            slots=self._slots.count,
         )
-        try:
-            self._send_all(run)
-            while attempt.waiting_for:
-                self._handle(None)
-            self._drain()
-        except _SupervisorGoneError:
-            self._finish(attempt, started, Outcome(failure=Failure.LOST, message="the worker's supervisor is gone"))
-            raise
-        self._finish(attempt, started, self._judge(attempt))
+        self._send_all(run)
 
-    def _judge(self, attempt: _Attempt) -> Outcome:
-        if attempt.preempted:
-            return Outcome(failure=Failure.PREEMPTED, message="the worker was told to stop", metrics=attempt.metrics)
-        cause = root_cause(attempt.causes)
-        if attempt.lost and (cause is None or cause.kind is not Kind.RAISED):
-            return Outcome(failure=Failure.LOST, message=attempt.lost, metrics=attempt.metrics)
-        if cause is not None:
-            if cause.traceback:
-                _log.error("trial %d failed on rank %d\n%s", attempt.assignment.number, cause.rank, cause.traceback)
-            return Outcome(failure=Failure.ERROR, message=cause.message, metrics=attempt.metrics)
-        if attempt.result is None:
-            return Outcome(failure=Failure.ERROR, message="the ranks ended without a result", metrics=attempt.metrics)
-        if attempt.result.pruned:
-            return conclude_pruned(attempt.metrics, self._spec)
-        return conclude(attempt.result.metrics, self._spec)
+    def _finish(self, attempt: Attempt) -> None:
+        """Judge a trial that no node runs any more. What its rank zero said before its node said that it ended comes
+        first: they are different connections."""
+        self._nodes.drain(apart=[other.link for other in self._attempts.values() if other is not attempt])
+        self._tell(attempt, attempt.judge(self._spec))
 
-    def _finish(self, attempt: _Attempt, started: float, outcome: Outcome) -> None:
-        self._attempt = None
+    def _tell(self, attempt: Attempt, outcome: Outcome) -> None:
+        assert self._slots is not None
+        del self._attempts[attempt.number]
+        self._slots.release(attempt.slot)
+        if attempt.result is not None and attempt.result.memory is not None:
+            self._slots.note_memory(attempt.result.memory)
         self._loop.tell(attempt.assignment, outcome)
         state = "failed" if outcome.failure else "pruned" if outcome.pruned else "complete"
         self._events.emit(
             "end",
-            number=attempt.assignment.number,
+            number=attempt.number,
             state=state,
             failure=outcome.failure,
             message=outcome.message,
             values=outcome.values,
             metrics=dict(outcome.metrics),
-            seconds=round(time.monotonic() - started, 3),
+            seconds=round(attempt.seconds, 3),
         )
+        if self._ask_at is not None:
+            self._ask_at = 0.0
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
+    def _hand_back(self, failure: Failure, message: str) -> None:
+        """End the trials in hand, whose ranks end with the supervisor."""
+        for attempt in list(self._attempts.values()):
+            if attempt.waiting_for:
+                attempt.decided = attempt.decided or (failure, message)
+            self._finish(attempt)
+
+    def _listen_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            self._handle(None)
+            self._nodes.listen(None)
 
-    def _handle(self, deadline: float | None) -> None:
-        """Wait for messages and act on them, until the deadline at the latest."""
-        links = [*self._strangers, *(node.link for node in self._nodes.values())]
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for ready in wait([*self._servers, *links], timeout):
-            if isinstance(ready, socket.socket):
-                self._accept(ready)
-            elif isinstance(ready, Link) and not ready.closed:  # one message may have closed another's link
-                self._read(ready)
-
-    def _drain(self) -> None:
-        """Read what rank zero said before its node said that it ended."""
-        for link in list(self._strangers):
-            while not link.closed and link.poll(0):
-                self._read(link)
-
-    def _accept(self, server: socket.socket) -> None:
-        try:
-            self._strangers.append(accept(server, self._key))
-        except (OSError, EOFError, AuthenticationError) as error:
-            _log.warning("refused a connection: %s", error)
-
-    def _read(self, link: "Link[bytes, bytes]") -> None:
-        node = next((number for number, node in self._nodes.items() if node.link is link), None)
-        try:
-            message = receive(link)
-        except (EOFError, OSError):
-            link.close()
-            if node is None:
-                self._strangers = [stranger for stranger in self._strangers if stranger is not link]
-            else:
-                self._lose(node)
+    def from_rank(self, link: "Link[bytes, bytes]", message: Message) -> None:
+        """Act on what a rank zero said."""
+        if isinstance(message, Begin) and message.number in self._attempts:
+            self._attempts[message.number].link = link
+        attempt = next((attempt for attempt in self._attempts.values() if attempt.link is link), None)
+        if attempt is None:
             return
-        if node is None:
-            self._from_stranger(link, message)
-        else:
-            self._from_node(node, message)
-
-    def _from_stranger(self, link: "Link[bytes, bytes]", message: Message) -> None:
-        """A supervisor that introduces itself, or training rank zero."""
-        attempt = self._attempt
         match message:
-            case Hello(node=node):
-                self._strangers.remove(link)
-                if node in self._nodes:  # its old connection is dead, only not yet known to be
-                    self._nodes[node].link.close()
-                    self._lose(node)
-                self._nodes[node] = _Node(link)
-            case Progress(share=share) if attempt:
-                self._events.emit("progress", number=attempt.assignment.number, share=share)
-            case Report(step=step, metrics=metrics) if attempt:
+            case Progress(share=share):
+                self._events.emit("progress", number=attempt.number, share=share)
+            case Report(step=step, metrics=metrics):
                 attempt.metrics = metrics
                 prune = self._loop.report(attempt.assignment, step, metrics)
-                self._events.emit("report", number=attempt.assignment.number, step=step, metrics=metrics)
-                self._send(link, Answer(prune=prune))
-            case Result() if attempt:
+                self._events.emit("report", number=attempt.number, step=step, metrics=metrics)
+                self._nodes.answer(link, Answer(prune=prune))
+            case Result():
                 attempt.result = message
 
-    def _from_node(self, node: int, message: Message) -> None:
+    def from_node(self, node: int, message: Message) -> None:
+        """Act on what a supervisor said."""
         match message:
-            case Prepared():
-                self._nodes[node].prepared = True
+            case Prepared(processes=processes, cpus=cpus, gpus=gpus):
+                self._nodes.mark_prepared(node)
+                if node == 0:
+                    self._slots = Slots(self._spec.workers.trials_per_pod, processes, cpus, gpus)
             case Invalid(reason=reason, message=text):
                 raise InvalidStudyError(reason, text)
-            case Finished(number=number, cause=cause) if self._attempt and number == self._attempt.assignment.number:
-                self._attempt.waiting_for.discard(node)
+            case Finished(number=number, cause=cause) if attempt := self._attempts.get(number):
+                attempt.waiting_for.discard(node)
                 if cause is not None:
-                    self._attempt.causes.append(cause)
+                    attempt.causes.append(cause)
+                    attempt.abort_at = attempt.abort_at or time.monotonic() + _LAST_WORDS_SECONDS
             case Stopping():
                 # Pod 0 takes the driver with it; another pod's trial is handed back, and its replacement awaited.
-                self._stopping = self._stopping or node == 0
-                if self._attempt:
-                    self._attempt.preempted = True
-                    self._abort()
+                if node == 0:
+                    self._ask_at = None
+                for attempt in self._attempts.values():
+                    attempt.decided = attempt.decided or (Failure.PREEMPTED, "the worker was told to stop")
+                    self._abort(attempt)
 
-    def _lose(self, node: int) -> None:
-        del self._nodes[node]
+    def lose(self, node: int) -> None:
+        """Act on the end of a supervisor."""
         if node == 0:
             raise _SupervisorGoneError
         _log.warning("node %d is gone", node)
-        if self._attempt and node in self._attempt.waiting_for:
-            self._attempt.waiting_for.discard(node)
-            self._attempt.lost = self._attempt.lost or f"the pod of node {node} is gone"
-            self._abort()
+        for attempt in self._attempts.values():
+            if node in attempt.waiting_for:
+                attempt.waiting_for.discard(node)
+                attempt.lost = attempt.lost or f"the pod of node {node} is gone"
+                self._abort(attempt)
 
-    def _abort(self) -> None:
-        if self._attempt and not self._attempt.aborted:
-            self._attempt.aborted = True
-            self._send_all(Abort())
+    def _abort(self, attempt: Attempt) -> None:
+        if not attempt.aborted:
+            attempt.aborted = True
+            for node in attempt.waiting_for:
+                self._nodes.send(node, Abort(number=attempt.number))
 
     def _send_all(self, message: Message) -> None:
-        for node in list(self._nodes.values()):
-            self._send(node.link, message)
-
-    def _send(self, link: "Link[bytes, bytes]", message: Message) -> None:
-        try:
-            send(link, message)
-        except OSError:
-            _log.debug("a peer hung up; its end is read next")
+        for node in self._nodes:
+            self._nodes.send(node, message)
 
 
-def _free_port() -> int:
+def _free_port(taken: set[int]) -> int:
     """A port for the ranks' rendezvous. Another program may take it before they do; the trial then fails to start as a
     rendezvous error, which is worth one more run and not a registry of ports."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port

@@ -13,8 +13,8 @@ from hpstudy.api.study import Objective
 from hpstudy.training.form import Form
 from hpstudy.training.trial import Trial
 from hpstudy.trials.channel import connect
-from hpstudy.trials.messages import Answer, Progress, Report, Result, Run, receive, send
-from hpstudy.worker.cpu import available_cpus
+from hpstudy.trials.messages import Answer, Begin, DeviceMemory, Progress, Report, Result, Run, receive, send
+from hpstudy.worker.share import take_share
 
 _PROGRESS_INTERVAL = 0.2  # seconds; a display needs no more, and a step may take a millisecond
 
@@ -22,8 +22,9 @@ _PROGRESS_INTERVAL = 0.2  # seconds; a display needs no more, and a step may tak
 class DriverLink:
     """Rank zero's line to the driver: a socket of this process alone, made after the fork."""
 
-    def __init__(self, address: str, key: bytes) -> None:
+    def __init__(self, number: int, address: str, key: bytes) -> None:
         self._connection = connect(address, key)
+        send(self._connection, Begin(number=number))
         self._shown = 0.0
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> bool:
@@ -42,7 +43,7 @@ class DriverLink:
 
     def result(self, metrics: Mapping[str, Any], *, pruned: bool) -> None:
         """Say how the trial ended."""
-        send(self._connection, Result(metrics=dict(metrics), pruned=pruned))
+        send(self._connection, Result(metrics=dict(metrics), pruned=pruned, memory=_device_memory()))
 
 
 def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Path, address: str, key: bytes) -> None:
@@ -50,11 +51,8 @@ def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Pa
 
     What it raises ends the trial's attempt on every rank; torch's launcher records it and ends the other ranks.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, available_cpus() // processes))
-    torch.set_num_threads(threads)  # the parent keeps to one: see worker/supervisor.py
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # accelerate chooses anew where it is not set
-    link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
+    take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
+    link = DriverLink(run.number, address, key) if os.environ["RANK"] == "0" else None
     output_dir = folder / "trials" / str(run.number)
     trial = Trial(run.number, run.parameters, objectives, output_dir, link, continues=run.continues)
     trial.output_dir.mkdir(parents=True, exist_ok=True)
@@ -68,3 +66,12 @@ def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Pa
         # Together, or a rank that is done early closes the store under one that still trains.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _device_memory() -> DeviceMemory | None:
+    """Of the GPU of this rank, where it was used."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None
+    free, total = torch.cuda.mem_get_info()
+    beside = total - free - torch.cuda.memory_reserved()
+    return DeviceMemory(peak=torch.cuda.max_memory_reserved(), beside=max(0, beside), total=total)

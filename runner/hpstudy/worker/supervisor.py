@@ -26,6 +26,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Study
 from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
+from hpstudy.worker.cpu import available_cpus
 from hpstudy.worker.events import Events
 from hpstudy.worker.linux import reap_orphans
 
@@ -73,8 +74,8 @@ class _Supervisor:
         self._spec = worker.study.spec
         self._key = shared_key(worker.storage_url)
         self._stop_reader, self._stop_writer = os.pipe()
-        self._launch: Any = None
-        self._number = -1
+        self._launches: dict[int, Any] = {}
+        """The ranks of the trials that run here, by the trial's number."""
         self._driver: Any = None
 
     def run(self) -> int:
@@ -126,15 +127,23 @@ class _Supervisor:
         gc.freeze()
         _log.info("prepared in %.1f s", time.monotonic() - started)
         with suppress(OSError):  # a driver that is gone is noticed when it is next read
-            send(link, Prepared())
+            send(link, self._prepared())
         return None
+
+    def _prepared(self) -> Prepared:
+        import torch
+
+        gpus = torch.cuda.device_count()
+        asked = self._spec.workers.processes_per_node
+        self._processes = (gpus or 1) if asked == "auto" else asked  # in a cluster the operator has resolved it
+        return Prepared(processes=self._processes, cpus=available_cpus(), gpus=gpus)
 
     def _serve(self, link: "Link[bytes, bytes]") -> int:
         deadline: float | None = None
         while True:
             sources: list[Any] = [link, self._stop_reader] if deadline is None else [link]
-            if self._launch is not None:
-                sources.append(self._launch.sentinel)
+            sentinels = {launch.sentinel: number for number, launch in self._launches.items()}
+            sources += sentinels
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = wait(sources, timeout)
             if deadline is not None and not ready:
@@ -145,8 +154,9 @@ class _Supervisor:
                     send(link, Stopping())
                 if self._worker.node != 0:
                     return self._end(EXIT_PREEMPTED)
-            if self._launch is not None and self._launch.sentinel in ready:
-                self._report_end(link)
+            for sentinel in ready:
+                if sentinel in sentinels:
+                    self._report_end(link, sentinels[sentinel])
             if link in ready:
                 try:
                     message = receive(link)
@@ -159,46 +169,39 @@ class _Supervisor:
                         return EXIT_PREEMPTED
                     link = new
                     with suppress(OSError):
-                        send(link, Prepared())
+                        send(link, self._prepared())
                     continue
                 match message:
                     case Run():
                         self._start(message)
-                    case Abort() if self._launch is not None:
-                        self._launch.kill()
+                    case Abort(number=number) if number in self._launches:
+                        self._launches[number].kill()
                     case Exit(reason=str(reason), message=text):
                         return self._end(_refuse(reason, text))
                     case Exit():
                         return self._end(EXIT_PREEMPTED if deadline is not None else 0)
 
     def _start(self, run: Run) -> None:
-        import torch
-
         from hpstudy.worker.launcher import Launch, Place
         from hpstudy.worker.rank import run_rank
 
-        workers = self._spec.workers
-        processes = workers.processes_per_node
-        if processes == "auto":  # in a cluster the operator has resolved it
-            processes = torch.cuda.device_count() or 1
         host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
-        place = Place(self._worker.node, workers.nodes, processes, host)
-        self._number = run.number
+        place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
         arguments = (self._form, run, self._spec.objectives, self._worker.output, self._local, self._key)
-        self._launch = Launch(place, f"trial-{run.number}", run.port, run_rank, *arguments)
+        self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, run_rank, *arguments)
 
-    def _report_end(self, link: "Link[bytes, bytes]") -> None:
-        cause = self._launch.result()
-        self._launch = None
+    def _report_end(self, link: "Link[bytes, bytes]", number: int) -> None:
+        cause = self._launches.pop(number).result()
         with suppress(OSError):
-            send(link, Finished(number=self._number, cause=cause))
+            send(link, Finished(number=number, cause=cause))
 
     def _end(self, code: int) -> int:
         """Leave no rank behind."""
-        if self._launch is not None:
-            self._launch.kill()
-            self._launch.result()
-            self._launch = None
+        for launch in self._launches.values():
+            launch.kill()
+        for launch in self._launches.values():
+            launch.result()
+        self._launches.clear()
         return code
 
     def _connect(self) -> "Link[bytes, bytes] | None":

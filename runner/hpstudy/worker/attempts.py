@@ -1,0 +1,79 @@
+"""One trial in the hands of the driver, from its start to the judgement of how it ended."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpstudy.api.study import StudySpec
+from hpstudy.storage.attributes import Failure
+from hpstudy.trials.causes import Cause, Kind, root_cause
+from hpstudy.trials.channel import Link
+from hpstudy.trials.loop import Assignment
+from hpstudy.trials.messages import Result
+from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A trial that runs.
+
+    Attributes:
+        slot: its place among those that share the pod.
+        port: of its ranks' rendezvous.
+        waiting_for: nodes whose ranks have not ended.
+        link: rank zero's.
+        decided: how it ends whatever its ranks say, because the driver ended it.
+        lost: which node went away.
+        abort_at: when the ranks that still run are ended, on the clock of ``time.monotonic``.
+    """
+
+    assignment: Assignment
+    slot: int
+    port: int
+    waiting_for: set[int]
+    started: float = field(default_factory=time.monotonic)
+    link: "Link[bytes, bytes] | None" = None
+    causes: list[Cause] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    result: Result | None = None
+    decided: tuple[Failure, str] | None = None
+    lost: str | None = None
+    abort_at: float | None = None
+    aborted: bool = False
+
+    @property
+    def number(self) -> int:
+        """The trial's, in the study."""
+        return self.assignment.number
+
+    @property
+    def seconds(self) -> float:
+        """Since it started."""
+        return time.monotonic() - self.started
+
+    def judge(self, spec: StudySpec) -> Outcome:
+        """How it ended, once no node runs it any more."""
+        failure = self._failure()
+        if failure is not None:
+            return Outcome(failure=failure[0], message=failure[1], metrics=self.metrics)
+        assert self.result is not None
+        if self.result.pruned:
+            return conclude_pruned(self.metrics, spec)
+        return conclude(self.result.metrics, spec)
+
+    def _failure(self) -> tuple[Failure, str] | None:
+        if self.decided:
+            return self.decided
+        cause = root_cause(self.causes)
+        if self.lost and (cause is None or cause.kind is not Kind.RAISED):
+            return Failure.LOST, self.lost
+        if cause is not None:
+            if cause.traceback:
+                _log.error("trial %d failed on rank %d\n%s", self.number, cause.rank, cause.traceback)
+            return Failure.ERROR, cause.message
+        if self.result is None:
+            return Failure.ERROR, "the ranks ended without a result"
+        return None

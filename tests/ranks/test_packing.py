@@ -1,0 +1,66 @@
+"""Several trials side by side in one pod: real processes, real SQLite."""
+
+import os
+import signal
+from pathlib import Path
+
+from hpstudy.storage import attributes
+from hpstudy.trials.messages import DeviceMemory
+from hpstudy.worker.share import gpus_of_slot
+from hpstudy.worker.slots import Slots
+from tests.ranks.groups import alive, eventually, group
+
+GIB = 2**30
+
+
+def test_trials_side_by_side_share_the_cpus_and_fail_alone(tmp_path: Path) -> None:
+    """The first ends itself as the kernel would when memory is short, while the second runs."""
+    workers = {"processesPerNode": 1, "trialsPerPod": 2}
+    with group(tmp_path, "two_side_by_side", workers=workers, budget={"maxTrials": 3}) as made:
+        assert made.join() == [0]
+        trials = made.trials()
+        assert [trial.state.name for trial in trials] == ["FAIL"] + ["COMPLETE"] * 3
+        assert trials[0].user_attrs[attributes.MESSAGE] == "rank 0 was ended by SIGKILL"
+        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        assert [trial.user_attrs[attributes.METRICS]["threads"] for trial in trials[1:]] == [threads] * 3
+
+
+def test_sigterm_hands_all_trials_back_and_a_successor_runs_them(tmp_path: Path) -> None:
+    workers = {"processesPerNode": 2, "trialsPerPod": 3}
+    with group(tmp_path, "slow_at_first", workers=workers, budget={"maxTrials": 3}) as made:
+        for number in range(3):
+            eventually((tmp_path / f"began-{number}-1").exists)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join() == [143]
+        assert made.states() == ["FAIL"] * 3 + ["WAITING"] * 3
+        assert not any(alive(int((tmp_path / f"began-{number}-1").read_text())) for number in range(3))
+        made.start(0)
+        assert made.join() == [0]
+        trials = made.trials()
+        assert [trial.state.name for trial in trials] == ["FAIL"] * 3 + ["COMPLETE"] * 3
+        assert [trial.user_attrs[attributes.FAILURE] for trial in trials[:3]] == ["preempted"] * 3
+        assert {trial.params["x"] for trial in trials[3:]} == {trial.params["x"] for trial in trials[:3]}
+
+
+def test_auto_is_one_trial_for_each_rank_s_cpu() -> None:
+    assert Slots("auto", processes=2, cpus=9, gpus=0).count == 4
+    assert Slots("auto", processes=4, cpus=2, gpus=0).count == 1
+    assert Slots(3, processes=4, cpus=2, gpus=0).count == 3
+
+
+def test_auto_fills_a_gpu_once_a_trial_has_told_its_memory() -> None:
+    slots = Slots("auto", processes=1, cpus=64, gpus=2)
+    assert slots.count == 2
+    slots.note_memory(DeviceMemory(peak=9 * GIB, beside=GIB, total=80 * GIB))
+    assert slots.count == 14, "7 of 10 GiB are at most 90 % of 80"
+    slots.note_memory(DeviceMemory(peak=2 * GIB, beside=60 * GIB, total=80 * GIB))
+    assert slots.count == 14, "the largest counts, and what lies beside is the others' by now"
+    slots.note_out_of_memory()
+    slots.note_memory(DeviceMemory(peak=2 * GIB, beside=GIB, total=80 * GIB))
+    assert slots.count == 7
+
+
+def test_slots_take_the_gpus_in_turn() -> None:
+    gpus = ["4", "5", "6", "7"]
+    assert [gpus_of_slot(gpus, slot, 1) for slot in range(5)] == [["4"], ["5"], ["6"], ["7"], ["4"]]
+    assert [gpus_of_slot(gpus, slot, 2) for slot in range(3)] == [["4", "5"], ["6", "7"], ["4", "5"]]
