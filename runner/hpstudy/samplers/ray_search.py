@@ -215,7 +215,7 @@ class NevergradSampler(RaySampler):
     keeps to where it began."""
 
     def __init__(self, space: SearchSpace, factory: Any, options: Mapping[str, Any], *more: Any) -> None:
-        from nevergrad.optimization import registry  # type: ignore[import-not-found]
+        from nevergrad.optimization import registry
 
         name = options.get("optimizer")
         if name not in self.optimizers:
