@@ -14,7 +14,6 @@ from datasets import Dataset
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -22,11 +21,13 @@ from transformers import (
 )
 
 from hpstudy.api.load import read_manifest
+from hpstudy.api.tasks import TASKS
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.space.load import load_suggest, read_space
 from hpstudy.training.characters import character_tokenizer
-from hpstudy.training.dataset import Split, read_text_dataset
-from hpstudy.training.metrics import classification_metrics
+from hpstudy.training.sources import Source
+from hpstudy.training.splits import read_splits
+from hpstudy.training.tasks.text import TextClassification
 
 STUDY_NAME = "bare"
 
@@ -52,14 +53,12 @@ def main() -> None:
     form = spec.trial.transformers
     assert form is not None
     assert form.model.config is not None
-    dataset = read_text_dataset(form.dataset, manifest.parent)
-    tokenizer = character_tokenizer(dataset.train.texts, form.model.config["vocab_size"])
-    config = {**form.model.config, "pad_token_id": tokenizer.pad_token_id, "num_labels": len(dataset.classes)}
-
-    def tokenise(split: Split) -> Dataset:
-        encoded = tokenizer(split.texts, truncation=True, max_length=form.dataset.max_length)
-        columns = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        return Dataset.from_dict({**columns, "labels": split.labels})
+    task = TextClassification(form)
+    splits = read_splits(Source(form.dataset, TASKS[form.task], manifest.parent), form.dataset, task.identify)
+    tokenizer = character_tokenizer(splits.train["text"], form.model.config["vocab_size"])
+    config = {**form.model.config, "pad_token_id": tokenizer.pad_token_id}
+    data = task.encode(splits, tokenizer, AutoConfig.for_model(**config))
+    config["num_labels"] = len(data.labels)
 
     def make_model(_: optuna.Trial | None) -> PreTrainedModel:
         return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**config))
@@ -79,14 +78,14 @@ def main() -> None:
     trainer = Trainer(
         args=arguments,
         model_init=make_model,
-        train_dataset=tokenise(dataset.train),
-        eval_dataset=tokenise(dataset.validation),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=classification_metrics(form.metrics),
+        data_collator=data.collate,
+        compute_metrics=lambda prediction: task.compute_metrics(prediction, data.validation),
         callbacks=[held_out],
     )
-    held_out.trainer, held_out.test = trainer, tokenise(dataset.test)
+    held_out.trainer, held_out.test = trainer, data.test
     space = read_space(spec)
     trainer.hyperparameter_search(
         hp_space=load_suggest(spec, space),

@@ -9,11 +9,14 @@ import torch
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Objective, StudySpec
-from hpstudy.api.trials import Dataset
+from hpstudy.api.tasks import TASKS
+from hpstudy.api.transformers import Dataset
 from hpstudy.storage import attributes
 from hpstudy.training.characters import character_tokenizer
-from hpstudy.training.dataset import read_text_dataset
 from hpstudy.training.objective import Compute, load_objective
+from hpstudy.training.sources import Source
+from hpstudy.training.splits import Splits, read_splits
+from hpstudy.training.tasks.make import make_task
 from hpstudy.training.trainer import TransformersForm
 from hpstudy.training.trial import Trial
 from hpstudy.trials.outcome import conclude
@@ -80,6 +83,12 @@ def prepared(study: StudySpec, folder: Path) -> TransformersForm:
     return form
 
 
+def splits_of(dataset: Dataset, folder: Path) -> Splits:
+    trial = form_spec(None, dataset.model_dump(by_alias=True, exclude_none=True)).trial.transformers
+    assert trial is not None
+    return read_splits(Source(trial.dataset, TASKS[trial.task], folder), trial.dataset, make_task(trial).identify)
+
+
 class Recorder:
     """Stands where the driver is."""
 
@@ -107,18 +116,21 @@ def test_duplicates_and_contradictions_are_gone_before_the_split(tmp_path: Path)
     lines = [f"row {i},{'a' if i % 2 else 'b'}" for i in range(100)]
     path = tmp_path / "d.csv"
     path.write_text("text,label\n" + "\n".join([*lines, *lines, "row 1 ,a", "row 2,a", ",a"]) + "\n")
-    data = read_text_dataset(Dataset(csv="d.csv", validation=0.2, test=0.2), tmp_path)
+    data = splits_of(Dataset(csv="d.csv", validation=0.2, test=0.2), tmp_path)
+    assert data.test is not None
     splits = (data.train, data.validation, data.test)
-    texts = [text for split in splits for text in split.texts]
+    texts = [text for split in splits for text in split["text"]]
     assert len(texts) == len(set(texts)) == 99, "row 2 has two labels"
-    assert [len(split.texts) for split in splits] == [59, 20, 20]
-    assert data.classes == ["a", "b"]
-    assert all(abs(sum(split.labels) - len(split.labels) / 2) <= 1 for split in splits), "stratified"
+    assert [len(split) for split in splits] == [59, 20, 20]
+    assert all(abs(list(split["label"]).count("a") - len(split) / 2) <= 1 for split in splits), "stratified"
 
 
 def test_the_split_is_the_same_every_time(reviews: Path) -> None:
     dataset = Dataset(csv=reviews.name, max_rows=100)
-    assert read_text_dataset(dataset, reviews.parent) == read_text_dataset(dataset, reviews.parent)
+    first, again = splits_of(dataset, reviews.parent), splits_of(dataset, reviews.parent)
+    assert first.train[:] == again.train[:]
+    assert first.validation[:] == again.validation[:]
+    assert len(first.train) == 80
 
 
 @pytest.mark.parametrize(
@@ -136,7 +148,7 @@ def test_data_that_cannot_be_used_is_refused(
 ) -> None:
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(InvalidStudyError, match=complaint) as refusal:
-        read_text_dataset(Dataset(**({"csv": "d.csv"} | dataset)), tmp_path)
+        splits_of(Dataset(**({"csv": "d.csv"} | dataset)), tmp_path)
     assert refusal.value.reason == "InvalidDataset"
 
 
@@ -298,7 +310,7 @@ def test_a_pretrained_model_starts_from_its_weights_with_a_head_of_the_trials_se
     models = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        models.append(form._make_model({}))
+        models.append(form._models.make({}, {}))
     embeddings = [model.bert.embeddings.word_embeddings.weight for model in models]
     assert all(torch.equal(weight, base.embeddings.word_embeddings.weight) for weight in embeddings)
     assert torch.equal(models[0].classifier.weight, models[1].classifier.weight)

@@ -57,7 +57,7 @@ class ApiModel(BaseModel):
 
 def exactly_one(what: str, *fields: str) -> Rule:
     """The rule that exactly one of the fields (Python names) is set."""
-    names = [to_camel(field) for field in fields]
+    names = [to_camel(field.rstrip("_")) for field in fields]
     return Rule(
         message=f"{what} must have exactly one of {', '.join(names)}",
         holds=lambda model: sum(getattr(model, field) is not None for field in fields) == 1,

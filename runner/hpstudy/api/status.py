@@ -45,11 +45,9 @@ class TrialCounts(ApiModel):
     pruned: int = 0
     """Ended early by the pruner."""
     failed: int = 0
-    """Ended without values, and run again no more."""
+    """Ended without values by a fault of their own."""
     preempted: int = 0
-    """Ended by the loss of their worker; their hyperparameters run again."""
-    retried: int = 0
-    """Failed in another way, with retries left; their hyperparameters run again."""
+    """Ended by the loss of their worker; their parameters are tried again."""
 
 
 class BestTrial(ApiModel):

@@ -1,18 +1,18 @@
 """The HPStudy resource as its users write it. ``crds/`` is generated from these types; their docstrings are what
 ``kubectl explain hpstudy.spec`` prints."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
 from hpstudy.api.checkpoints import Checkpoints
 from hpstudy.api.fields import Algorithm as Algorithm
 from hpstudy.api.fields import Entry, Name, Number, Scalar
-from hpstudy.api.metrics import TEST_PREFIX, canonical
+from hpstudy.api.metrics import DEFAULT_OBJECTIVE, TEST_PREFIX, canonical
 from hpstudy.api.model import ApiModel, Rule, exactly_one
 from hpstudy.api.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Constraint, Scalarize, StopWhen, WarmStart
 from hpstudy.api.objectives import Objective as Objective
-from hpstudy.api.retries import Retries
+from hpstudy.api.tasks import ALWAYS, TASKS
 from hpstudy.api.trials import Trial
 from hpstudy.api.workers import ONE_TRIAL, Storage, Workers
 
@@ -130,7 +130,7 @@ class Budget(ApiModel):
     max_trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Trials that end complete or pruned, over all worker groups together."""
     max_failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 3
-    """Failed trials that the study survives; one more ends it. Those that run again do not count."""
+    """Failed trials that the study survives; one more ends it. Preempted trials do not count."""
 
 
 class StudySpec(ApiModel):
@@ -157,8 +157,6 @@ class StudySpec(ApiModel):
     """Studies of the same storage whose complete trials the sampler learns from; they count for nothing else."""
     budget: Budget = Budget()
     """When the study ends."""
-    retries: Retries = Retries()
-    """How often the hyperparameters of a trial that failed run again, by the class of failure."""
     stop_when: StopWhen | None = None
     """Ends the study before its budget; for one objective, or several with scalarize."""
     parallelism: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -223,6 +221,21 @@ class StudySpec(ApiModel):
             "!has(self.stopWhen) || has(self.scalarize) || self.objectives.size() == 1",
         ),
     )
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        """What no evaluation of the transformers form will have is refused here and not by each trial."""
+        trial = self.trial.transformers
+        if trial is not None and trial.compute_objective is None:
+            known = dict.fromkeys((*trial.metric_names, *ALWAYS, DEFAULT_OBJECTIVE))
+            for asked in (*(o.metric for o in self.objectives), *(c.metric for c in self.constraints)):
+                if canonical(asked) not in known and not asked.startswith(TEST_PREFIX):
+                    more = set(TASKS[trial.task].metrics) - set(trial.metric_names)
+                    raise ValueError(
+                        f"no trial will have the metric {asked}; there are {', '.join(known)}"
+                        + (f", and by trial.transformers.metrics {', '.join(sorted(more))}" if more else "")
+                    )
+        return self
 
     @property
     def can_pack(self) -> bool:

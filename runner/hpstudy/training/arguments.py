@@ -15,39 +15,63 @@ from hpstudy.api.errors import InvalidStudyError
 MODEL_PREFIX = "model."
 """A parameter model.FIELD sets a field of the model's configuration."""
 
+PEFT_PREFIX = "peft."
+"""A parameter peft.FIELD sets a field of the adapter's configuration."""
+
 _OURS = {
     "output_dir": "each trial has a folder of its own",
     "report_to": "metrics go to the study",
     "disable_tqdm": "the study shows the progress",
+    "remove_unused_columns": "the task knows which columns the model takes",
+    "label_names": "the task knows its labels",
+    "include_for_metrics": "metrics are computed from predictions and labels",
+    "batch_eval_metrics": "metrics are computed over all batches",
+    "eval_do_concat_batches": "metrics are computed over all batches",
+    "prediction_loss_only": "the study needs the metrics",
 }
 
 
-def split_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of TrainingArguments, and fields of the model's configuration."""
-    arguments = {name: value for name, value in parameters.items() if not name.startswith(MODEL_PREFIX)}
-    model = {
-        name.removeprefix(MODEL_PREFIX): value for name, value in parameters.items() if name.startswith(MODEL_PREFIX)
-    }
-    return arguments, model
+def split_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Fields of TrainingArguments, fields of the model's configuration, and fields of the adapter's."""
+    arguments, model, adapter = {}, {}, {}
+    for name, value in parameters.items():
+        if name.startswith(MODEL_PREFIX):
+            model[name.removeprefix(MODEL_PREFIX)] = value
+        elif name.startswith(PEFT_PREFIX):
+            adapter[name.removeprefix(PEFT_PREFIX)] = value
+        else:
+            arguments[name] = value
+    return arguments, model, adapter
 
 
-def check_names(names: Iterable[str], field: str) -> None:
+def check_names(names: Iterable[str], field: str, unsupported: Mapping[str, str]) -> None:
     """Check that each name is a field of TrainingArguments that is free to set.
+
+    Args:
+        unsupported: fields that the task cannot use, and why.
 
     Raises:
         InvalidStudyError: it is none, with the nearest one. (Transformers' own search warns and trains on.)
     """
     known = typing.get_type_hints(TrainingArguments)
+    what = f"neither a field of TrainingArguments nor {MODEL_PREFIX}FIELD or {PEFT_PREFIX}FIELD"
+    check_known(names, known, {**_OURS, **unsupported}, field, what)
+
+
+def check_known(names: Iterable[str], known: Iterable[str], refused: Mapping[str, str], field: str, what: str) -> None:
+    """Check that each name is known and not refused.
+
+    Raises:
+        InvalidStudyError: it is not, with the nearest one or the reason.
+    """
+    known = list(known)
     for name in names:
-        if name in _OURS:
-            raise InvalidStudyError(reasons.UNKNOWN_PARAMETER, f"{field}.{name}: cannot be set, {_OURS[name]}")
+        if name in refused:
+            raise InvalidStudyError(reasons.UNKNOWN_PARAMETER, f"{field}.{name}: cannot be set, {refused[name]}")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see the documentation of TrainingArguments"
-            raise InvalidStudyError(
-                reasons.UNKNOWN_PARAMETER,
-                f"{field}.{name}: neither a field of TrainingArguments nor {MODEL_PREFIX}FIELD; {hint}",
-            )
+            hint = f"did you mean {close[0]}?" if close else "see its documentation"
+            raise InvalidStudyError(reasons.UNKNOWN_PARAMETER, f"{field}.{name}: {what}; {hint}")
 
 
 def typed(arguments: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -56,9 +80,17 @@ def typed(arguments: Mapping[str, Any], field: str) -> dict[str, Any]:
     Raises:
         InvalidStudyError: a value does not fit.
     """
-    hints = typing.get_type_hints(TrainingArguments)
+    return typed_by(typing.get_type_hints(TrainingArguments), arguments, field)
+
+
+def typed_by(hints: Mapping[str, Any], values: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """The values with the types of the hints.
+
+    Raises:
+        InvalidStudyError: a value does not fit.
+    """
     result = {}
-    for name, value in arguments.items():
+    for name, value in values.items():
         try:
             adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
             result[name] = adapter.validate_python(value)

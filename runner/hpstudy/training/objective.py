@@ -7,7 +7,7 @@ from transformers.trainer_utils import default_compute_objective
 
 from hpstudy.api.metrics import DEFAULT_OBJECTIVE
 from hpstudy.api.study import Objective
-from hpstudy.api.trials import TransformersTrial
+from hpstudy.api.transformers import TransformersTrial
 from hpstudy.entry import import_entry
 from hpstudy.training.function import name_metrics
 

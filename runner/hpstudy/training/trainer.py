@@ -5,33 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import optuna
 import torch
 import transformers
-from datasets import Dataset
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
-from hpstudy.api.trials import TransformersTrial
+from hpstudy.api.tasks import TASKS
+from hpstudy.api.transformers import TransformersTrial
 from hpstudy.space.load import read_space
-from hpstudy.training.arguments import check_names, split_parameters, typed
+from hpstudy.training.adapters import Adapter
+from hpstudy.training.arguments import PEFT_PREFIX, check_names, split_parameters, typed
 from hpstudy.training.callback import StudyCallback
-from hpstudy.training.characters import character_tokenizer
-from hpstudy.training.dataset import Split, read_text_dataset
-from hpstudy.training.metrics import classification_metrics
+from hpstudy.training.models import Models
 from hpstudy.training.objective import load_objective
+from hpstudy.training.sources import Source
+from hpstudy.training.splits import read_splits
+from hpstudy.training.tasks.make import make_task
 from hpstudy.training.trial import Trial
 
 _DEFAULTS: dict[str, Any] = {
@@ -39,13 +32,12 @@ _DEFAULTS: dict[str, Any] = {
     "save_strategy": "no",
     "logging_strategy": "no",
 }
-_DEFAULT_VOCABULARY = 2000
 TEST_PREFIX = "test"
 _RENDEZVOUS_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TransformersForm:
-    """Trains a classifier with the Trainer; data, tokenizer and pretrained weights are loaded once for all trials."""
+    """Runs the Trainer; data, tokenizer and pretrained weights are loaded once for all trials."""
 
     def __init__(self, trial: TransformersTrial, spec: StudySpec, folder: Path) -> None:
         self._spec = trial
@@ -53,30 +45,29 @@ class TransformersForm:
         self._folder = folder
 
     def prepare(self) -> None:
-        """Load and tokenise the data, load the tokenizer and the weights, check every name that can be checked."""
+        """Load and encode the data, load the tokenizer and the weights, check every name that can be checked."""
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        check_names(self._spec.arguments, "arguments")
+        datasets.disable_progress_bars()  # they start a thread
+        self._task = make_task(self._spec)
+        self._adapter = Adapter(self._spec.peft, self._task) if self._spec.peft is not None else None
+        check_names(self._spec.arguments, "arguments", self._task.unsupported)
+        self._arguments = _DEFAULTS | typed(self._spec.arguments, "arguments")
         space = read_space(self._study)
         if space is not None:
-            searched, _ = split_parameters(space.distributions)
-            check_names(searched, "searchSpace")
-        self._arguments = _DEFAULTS | typed(self._spec.arguments, "arguments")
-
-        dataset = read_text_dataset(self._spec.dataset, self._folder)
-        self._classes = dataset.classes
-        self._tokenizer = self._make_tokenizer(dataset.train)
-        self._pretrained = self._load_pretrained()
-        self._train, self._validation = self._tokenise(dataset.train), self._tokenise(dataset.validation)
-        self._test = self._tokenise(dataset.test) if dataset.test.texts else None
-        self._compute_metrics = classification_metrics(self._spec.metrics)
+            self._split_parameters(space.distributions, "searchSpace")
         self._compute_objective = load_objective(self._spec, self._study.objectives)
-        self._make_model({}, on_meta=True)  # a configuration that no model takes is found here and not by each trial
+
+        source = Source(self._spec.dataset, TASKS[self._spec.task], self._folder)
+        splits = read_splits(source, self._spec.dataset, self._task.identify)
+        self._models = Models(self._spec.model, self._task, self._folder, self._adapter)
+        self._processor = self._task.load_processor(self._models, splits.train)
+        self._data = self._task.encode(splits, self._processor, self._models.config(self._processor))
+        self._models.load(self._data)
 
     def run(self, trial: Trial) -> Mapping[str, Any]:
         """Train and evaluate; the metrics are those of the evaluation that counts."""
-        searched, model_fields = split_parameters(trial.params)
-        check_names(searched, "hyperparameters")
+        searched, model_fields, adapter_fields = self._split_parameters(trial.params, "hyperparameters")
         cpu = not torch.cuda.is_available()
         device: dict[str, Any] = {"use_cpu": cpu, "dataloader_pin_memory": not cpu}
         if trial.world_size > 1:
@@ -89,26 +80,32 @@ class TransformersForm:
             output_dir=str(trial.output_dir),
             report_to="none",
             disable_tqdm=True,
+            remove_unused_columns=False,  # the collators take what the model does
             **(device | self._arguments | typed(searched, "hyperparameters")),
         )
         # Before the model is made, and with this trial's own seed (Transformers' search seeds with the previous one's).
         set_seed(arguments.seed)
         callback = StudyCallback(trial, self._compute_objective, last=self._spec.evaluation == "last")
-        trainer = Trainer(
-            model=self._make_model(model_fields),
+        trainer: Trainer = Trainer(
+            model=self._models.make(model_fields, adapter_fields),
             args=arguments,
-            train_dataset=self._train,
-            eval_dataset=self._validation,
-            processing_class=self._tokenizer,
-            data_collator=DataCollatorWithPadding(self._tokenizer),
-            compute_metrics=self._compute_metrics,
+            train_dataset=self._data.train,
+            eval_dataset=self._data.validation,
+            processing_class=self._processor,
+            data_collator=self._data.collate,
+            compute_loss_func=self._task.loss(arguments.label_smoothing_factor),
+            # The task's metrics may need more of the evaluated rows than the model takes.
+            compute_metrics=lambda prediction: self._task.compute_metrics(
+                prediction, trainer.callback_handler.eval_dataloader.dataset
+            ),
+            preprocess_logits_for_metrics=self._task.preprocess_logits,
             callbacks=[callback],
         )
         # Classifiers take the count of a batch's items and do not normalise their loss by it; the Trainer, which thinks
         # that they do, multiplies loss and gradients by the number of ranks and of accumulated steps.
         trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
-        callback.attach(trainer, self._test, TEST_PREFIX)
+        callback.attach(trainer, self._data.test, TEST_PREFIX)
         trainer.train()
         if callback.pruned:
             raise optuna.TrialPruned
@@ -116,52 +113,21 @@ class TransformersForm:
             trainer.evaluate()
         return callback.chosen or {}
 
-    def _make_tokenizer(self, train: Split) -> transformers.PreTrainedTokenizerBase:
-        if self._spec.model.config is not None:
-            size = self._spec.model.config.get("vocab_size", _DEFAULT_VOCABULARY)
-            return character_tokenizer(train.texts, size)
-        try:
-            return AutoTokenizer.from_pretrained(self._spec.model.name)
-        except (OSError, ValueError) as error:
-            raise self._invalid_model(error) from None
+    def _split_parameters(
+        self, parameters: Mapping[str, Any], field: str
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Parameters by what they set, their names checked.
 
-    def _load_pretrained(self) -> PreTrainedModel | None:
-        if self._spec.model.name is None:
-            return None
-        try:
-            return AutoModelForSequenceClassification.from_pretrained(
-                self._spec.model.name, num_labels=len(self._classes)
+        Raises:
+            InvalidStudyError: one sets nothing.
+        """
+        arguments, model, adapter = split_parameters(parameters)
+        check_names(arguments, field, self._task.unsupported)
+        if self._adapter is not None:
+            self._adapter.check_names(adapter, f"{field}.peft")
+        elif adapter:
+            names = ", ".join(f"{PEFT_PREFIX}{name}" for name in adapter)
+            raise InvalidStudyError(
+                reasons.UNKNOWN_PARAMETER, f"{field}.{names}: there is no adapter; set trial.transformers.peft"
             )
-        except (OSError, ValueError) as error:
-            raise self._invalid_model(error) from None
-
-    def _tokenise(self, split: Split) -> Dataset:
-        encoded = self._tokenizer(split.texts, truncation=True, max_length=self._spec.dataset.max_length)
-        columns = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        return Dataset.from_dict({**columns, "labels": split.labels})
-
-    def _make_model(self, fields: Mapping[str, Any], *, on_meta: bool = False) -> PreTrainedModel:
-        """A model for one trial: the shared weights, what they lack initialised under the trial's seed."""
-        names = dict(enumerate(self._classes))
-        labels = {"num_labels": len(names), "id2label": names, "label2id": {v: k for k, v in names.items()}}
-        try:
-            if self._pretrained is None:
-                config = dict(self._spec.model.config or {})
-                config.setdefault("vocab_size", len(self._tokenizer))
-                config.setdefault("pad_token_id", self._tokenizer.pad_token_id)
-                made = AutoConfig.for_model(**{**config, **labels, **fields})
-            else:
-                made = type(self._pretrained.config).from_dict(
-                    {**self._pretrained.config.to_dict(), **labels, **fields}
-                )
-            with torch.device("meta" if on_meta else "cpu"):
-                model = AutoModelForSequenceClassification.from_config(made)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            raise self._invalid_model(error) from None
-        if self._pretrained is not None and not on_meta:
-            model.base_model.load_state_dict(self._pretrained.base_model.state_dict())
-        return model
-
-    def _invalid_model(self, error: Exception) -> InvalidStudyError:
-        text = str(error).strip().partition("\n")[0]
-        return InvalidStudyError(reasons.INVALID_MODEL, f"model: {text or type(error).__name__}")
+        return arguments, model, adapter

@@ -1,0 +1,201 @@
+"""Reading a data set, whatever its source, into rows whose columns have the names that the task gives them.
+
+Nothing here starts a thread that outlives it: the ranks of all trials are forked from this process.
+"""
+
+import glob
+import json
+import logging
+import multiprocessing
+import tempfile
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+import pyarrow
+import pyarrow.parquet
+from datasets import Dataset
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.tasks import TaskFields
+from hpstudy.api.transformers import Dataset as DatasetSpec
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_TEXT_SUFFIXES = frozenset({".txt"})
+
+
+class Source:
+    """The data set of a study.
+
+    Args:
+        spec: what the user wrote.
+        fields: the columns that the task reads.
+        folder: where relative paths start.
+    """
+
+    def __init__(self, spec: DatasetSpec, fields: TaskFields, folder: Path) -> None:
+        self._spec = spec
+        self._fields = fields
+        self._folder = folder
+
+    def train(self) -> Dataset:
+        """The training data, from which the other splits are taken where they have no place of their own.
+
+        Raises:
+            InvalidStudyError: it cannot be read, is empty or lacks a column.
+        """
+        spec = self._spec
+        place = (spec.split or "train") if spec.name is not None else getattr(spec, _attribute(spec.source))
+        return self._read(place, f"dataset.{spec.source}")
+
+    def validation(self) -> Dataset | None:
+        """The data of ``validationFrom``."""
+        return self._read(self._spec.validation_from, "dataset.validationFrom") if self._spec.validation_from else None
+
+    def test(self) -> Dataset | None:
+        """The data of ``testFrom``."""
+        return self._read(self._spec.test_from, "dataset.testFrom") if self._spec.test_from else None
+
+    def _read(self, place: str, field: str) -> Dataset:
+        try:
+            rows = self._load(place)
+        except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
+            text = str(error).strip().partition("\n")[0]
+            raise InvalidStudyError(reasons.INVALID_DATASET, f"{field}: cannot read {place}: {text}") from None
+        rows = self._rename(rows, place, field)
+        if len(rows) == 0:
+            raise InvalidStudyError(reasons.INVALID_DATASET, f"{field}: {place} has no rows")
+        return rows
+
+    def _load(self, place: str) -> Dataset:
+        path = self._folder / place
+        match self._spec.source:
+            case "name":
+                return self._load_by_name(place)
+            case "folder":
+                return _read_folder(
+                    path, image="image" in self._fields.columns, labelled="label" in self._fields.columns
+                )
+            case "csv":
+                frames = [pandas.read_csv(file, dtype=str, keep_default_na=False) for file in _files(path)]
+                rows = Dataset.from_pandas(pandas.concat(frames, ignore_index=True), preserve_index=False)
+            case "json":
+                rows = Dataset.from_list([row for file in _files(path) for row in _read_json(file)])
+            case "parquet":
+                tables = [pyarrow.parquet.read_table(file, use_threads=False) for file in _files(path)]
+                rows = Dataset(pyarrow.concat_tables(tables))
+            case _:
+                lines = [line for file in _files(path) for line in file.read_text(encoding="utf-8").splitlines()]
+                rows = Dataset.from_dict({"text": [line for line in lines if line.strip()]})
+        return _with_paths(rows, {**self._fields.columns, **self._spec.columns}, path.parent)
+
+    def _load_by_name(self, split: str) -> Dataset:
+        """Downloads need threads and connections, which must not be here when ranks are forked: a child makes them,
+        and leaves the rows in a folder that this process maps."""
+        spec = self._spec
+        name = str(self._folder / str(spec.name)) if (self._folder / str(spec.name)).is_dir() else spec.name
+        arguments = {"path": name, "name": spec.subset, "revision": spec.revision, "split": split}
+        with tempfile.TemporaryDirectory(prefix="hpstudy-data-") as made:
+            context = multiprocessing.get_context("fork")
+            ours, theirs = context.Pipe()
+            child = context.Process(target=_download, args=(arguments, made, theirs))
+            child.start()
+            theirs.close()
+            try:
+                complaint = ours.recv()
+            except EOFError:
+                complaint = "the process that loads it was ended"
+            child.join()
+            if complaint:
+                raise ValueError(complaint)
+            # In memory: the folder goes, and what the ranks inherit they share.
+            return datasets.load_from_disk(made, keep_in_memory=True)
+
+    def _rename(self, rows: Dataset, place: str, field: str) -> Dataset:
+        wanted = {**self._fields.columns, **self._spec.columns}
+        present = set(rows.column_names)
+        chosen = {}
+        for role, column in wanted.items():
+            if column in present:
+                chosen[column] = role
+            elif role not in self._fields.optional or role in self._spec.columns:
+                raise InvalidStudyError(
+                    reasons.INVALID_DATASET,
+                    f"{field}: {place} has no column {column}; it has {', '.join(rows.column_names) or 'none'}; "
+                    f"dataset.columns can say which of them is the {role}",
+                )
+        return rows.select_columns(list(chosen)).rename_columns(chosen)
+
+
+def _attribute(source: str) -> str:
+    return "json_" if source == "json" else source
+
+
+def _download(arguments: Mapping[str, Any], target: str, answer: Connection) -> None:
+    complaint = ""
+    try:
+        datasets.load_dataset(**arguments).save_to_disk(target)
+    except Exception as error:
+        complaint = str(error).strip() or type(error).__name__
+    answer.send(complaint)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those that a pattern stands for."""
+    if path.is_file():
+        return [path]
+    found = sorted(Path(each) for each in glob.glob(str(path), recursive=True))  # noqa: PTH207  an absolute pattern
+    files = [each for each in found if each.is_file()]
+    if not files:
+        raise FileNotFoundError("it is a folder; give a pattern of its files" if path.is_dir() else "no such file")
+    return files
+
+
+def _read_json(file: Path) -> Iterator[Any]:
+    text = file.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        yield from json.loads(text)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file.name}, line {number}: {error}") from None
+
+
+def _with_paths(rows: Dataset, columns: Mapping[str, str], folder: Path) -> Dataset:
+    """Images that a table names by their paths start where the table is."""
+    column = columns.get("image")
+    if column is None or column not in rows.column_names or rows.features[column] != datasets.Value("string"):
+        return rows
+    paths = [str(folder / path) for path in rows[column]]
+    missing = next((path for path in paths if not Path(path).is_file()), None)
+    if missing is not None:
+        raise FileNotFoundError(f"no image {missing}")
+    return rows.remove_columns(column).add_column(column, paths).cast_column(column, datasets.Image())
+
+
+def _read_folder(folder: Path, *, image: bool, labelled: bool) -> Dataset:
+    """Each file is an example; its folder is its class, as in torchvision's ImageFolder and sklearn's load_files."""
+    if not folder.is_dir():
+        raise FileNotFoundError("no such folder")
+    suffixes = IMAGE_SUFFIXES if image else _TEXT_SUFFIXES
+    pattern = "*/**/*" if labelled else "**/*"
+    files = sorted(file for file in folder.glob(pattern) if file.suffix.lower() in suffixes and file.is_file())
+    if not files:
+        where = "folder for each class with" if labelled else "folder with"
+        raise FileNotFoundError(f"it is no {where} {', '.join(sorted(suffixes))} files")
+    columns: dict[str, list[str]] = {}
+    if labelled:
+        columns["label"] = [file.relative_to(folder).parts[0] for file in files]
+    if image:
+        rows = Dataset.from_dict(columns | {"image": [str(file) for file in files]})
+        return rows.cast_column("image", datasets.Image())
+    return Dataset.from_dict(columns | {"text": [file.read_text(encoding="utf-8") for file in files]})
