@@ -6,6 +6,12 @@ What code that runs inside a trial imports::
 
     def objective(trial: Trial) -> float:
         ...
+
+and what a script of the user's own calls::
+
+    from hpstudy import hyperparameter_search
+
+    best_run = hyperparameter_search(trainer, n_trials=20)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,9 +21,10 @@ from hpstudy._version import __version__
 if TYPE_CHECKING:
     from optuna import TrialPruned
 
+    from hpstudy.search.api import hyperparameter_search
     from hpstudy.training.trial import Trial
 
-__all__ = ["Trial", "TrialPruned", "__version__"]
+__all__ = ["Trial", "TrialPruned", "__version__", "hyperparameter_search"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +37,8 @@ def __getattr__(name: str) -> Any:
         from optuna import TrialPruned
 
         return TrialPruned
+    if name == "hyperparameter_search":
+        from hpstudy.search.api import hyperparameter_search
+
+        return hyperparameter_search
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The drop-in for ``Trainer.hyperparameter_search``."""

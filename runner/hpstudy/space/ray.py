@@ -43,6 +43,31 @@ def dimensions(native: Mapping[str, Any]) -> list[Dimension]:
     return [_dimension(path, name, arguments) for path, name, arguments in _calls(native)]
 
 
+def plain(native: Mapping[str, Any]) -> dict[str, Any]:
+    """A space with objects of ``ray.tune`` as one of names and arguments, which JSON can say.
+
+    Raises:
+        InvalidStudyError: see ``dimensions``.
+    """
+    if not isinstance(native, Mapping):
+        raise _invalid((), f"a space of Ray Tune is a dictionary, got {type(native).__name__}")
+    result: dict[str, Any] = {}
+    for (*parents, name), function, arguments in _calls(native):
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = {function: _plain_arguments(arguments)}
+    return result
+
+
+def _plain_arguments(arguments: Any) -> Any:
+    if isinstance(arguments, Mapping):
+        return {name: _plain_arguments(value) for name, value in arguments.items()}
+    if isinstance(arguments, list | tuple):
+        return [_plain_arguments(value) for value in arguments]
+    return _plain(arguments)
+
+
 def _calls(native: Mapping[Any, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
     """Each parameter's path, function of ``ray.tune`` and arguments; a constant is a choice of one."""
     for key, value in native.items():

@@ -37,6 +37,10 @@ class Baseline:
             flags=_flags(),
         )
 
+    def release(self) -> None:
+        """No trial comes any more: collect as usual."""
+        gc.unfreeze()
+
 
 def reset(baseline: Baseline) -> None:
     """End what a trial left: its garbage and GPU memory, the precision that accelerate keeps for the process, the

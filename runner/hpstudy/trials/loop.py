@@ -22,7 +22,7 @@ from hpstudy.samplers.choice import settle_sampler
 from hpstudy.samplers.hooks import hooks
 from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.samplers.view import reported_value, study_view
-from hpstudy.space.load import load_suggest, read_space
+from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import RETRIED, Failure
 from hpstudy.storage.locks import SessionLocks
@@ -65,11 +65,26 @@ class TrialLoop:
     """One group's hold on a study. Use as a context manager; entering waits for a predecessor of the same group to be
     gone (it held the group's lock) and fails what that left running.
 
+    Args:
+        suggest: makes up a trial's hyperparameters, in place of the study's space.
+        sampler, pruner: objects, in place of those that the study names.
+
     Raises on entering:
         InvalidStudyError: sampler, pruner or space cannot be made, or the stored study is another.
     """
 
-    def __init__(self, spec: StudySpec, url: str, name: str, group: int = 0) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        url: str,
+        name: str,
+        group: int = 0,
+        *,
+        suggest: Suggest | None = None,
+        sampler: optuna.samplers.BaseSampler | None = None,
+        pruner: optuna.pruners.BasePruner | None = None,
+    ) -> None:
+        self._given_suggest, self._given_sampler, self._given_pruner = suggest, sampler, pruner
         self._spec = spec
         self._url = url
         self._name = name
@@ -81,20 +96,23 @@ class TrialLoop:
 
     def __enter__(self) -> "TrialLoop":
         self._url = parse_url(self._url).render_as_string(hide_password=False)
-        self._space = read_space(self._spec)
-        self._suggest = load_suggest(self._spec, self._space)
+        self._space = None if self._given_suggest else read_space(self._spec)
+        self._suggest = self._given_suggest or load_suggest(self._spec, self._space)
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
         self._locks = self._patiently(self._take_locks, reconnect=False)
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
         self._patiently(partial(self._end_own, Failure.LOST, "the worker that ran it is gone"))
         self._patiently(self._seed)
-        self._spec = self._patiently(self._settle_sampler)
+        if self._given_sampler is None:
+            self._spec = self._patiently(self._settle_sampler)
         self.study = self._patiently(lambda: study_view(self.study, self._storage, self._spec, self._space))
         self._stop_rule = StopRule(self._spec.stop_when) if self._spec.stop_when else None
         self._considered = self._patiently(self._first_to_consider)
         trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
-        self.study.sampler = build_sampler(self._spec, self._space, group=self._group, trials=trials)
-        self.study.pruner = build_pruner(self._spec)
+        self.study.sampler = self._given_sampler or build_sampler(
+            self._spec, self._space, group=self._group, trials=trials
+        )
+        self.study.pruner = self._given_pruner or build_pruner(self._spec)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,6 +138,14 @@ class TrialLoop:
                 if self._space is not None:
                     message = f"the sampler cannot propose a trial: {error}"
                     raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
+
+    def ask_more(self, call: Callable[[], _T]) -> _T:
+        """A call of a trial's own that reads or writes the storage: a parameter that it suggests while it runs."""
+        return self._patiently(call)
+
+    def disown(self) -> None:
+        """In a forked child: leave the connections to the parent, which still uses them."""
+        self._storage.engine.dispose(close=False)
 
     def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any]) -> bool:
         """Record an intermediate value of the objective; True when the trial should be pruned.

@@ -1,0 +1,154 @@
+"""One trial on one rank: the user's Trainer, with the trial's arguments."""
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+import torch
+from transformers import IntervalStrategy, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LabelSmoother
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.metrics import find_metric
+from hpstudy.api.objectives import Objective
+from hpstudy.search.arguments import refuse_unknown, run_folder, trial_arguments, unknown_names
+from hpstudy.search.proxies import Given
+
+Compute = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Values of objectives by name, from the metrics of an evaluation."""
+_HOOKS = ("call_model_init", "_hp_search_setup", "_report_to_hp_search")
+"""What the Trainer calls: as it makes a trial's model, when it has made it, and with each evaluation's metrics."""
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Check that the Trainer calls what a trial hooks into.
+
+    Raises:
+        InvalidStudyError: it is of a version that does not.
+    """
+    missing = [name for name in _HOOKS if not callable(getattr(trainer, name, None))]
+    if missing:
+        raise InvalidStudyError(
+            reasons.IMPORT_FAILED,
+            f"this version of transformers has no Trainer.{missing[0]}; install transformers>=5,<6",
+        )
+
+
+class Run:
+    """A trial's training on this rank.
+
+    Args:
+        given: what model_init gets.
+        values: fields of TrainingArguments by name; others are model_init's.
+        report: records the metrics of an evaluation at a step; whether all ranks should prune.
+        name: the trial's name, asked for when model_init has made its suggestions.
+        output_dir: where trials have their folders.
+        named: whether the user gave the name.
+
+    Attributes:
+        chosen: metrics of the best evaluation by the first objective, the earlier among equals.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        args: TrainingArguments,
+        given: Given,
+        values: Mapping[str, Any],
+        objectives: tuple[Objective, ...],
+        compute: Compute,
+        report: Callable[[dict[str, Any], int], bool],
+        name: Callable[[], str],
+        *,
+        output_dir: str,
+        named: bool,
+    ) -> None:
+        self._trainer = trainer
+        self._args = args
+        self._given = given
+        self._values = values
+        self._objective = objectives[0]
+        self._compute = compute
+        self._report = report
+        self._name = name
+        self._output_dir = output_dir
+        self._named = named
+        self.chosen: dict[str, Any] | None = None
+
+    def train(self) -> None:
+        """Train and evaluate.
+
+        Raises:
+            optuna.TrialPruned: on every rank at the same evaluation.
+            InvalidStudyError: a hyperparameter that nothing takes, or a value that does not fit.
+        """
+        trainer, base = self._trainer, self._args
+        args = trial_arguments(base, self._values, self._output_dir)
+        unknown = unknown_names(base, self._values)
+        if not inspect.signature(trainer.model_init).parameters:
+            refuse_unknown(base, unknown)
+        trainer.args = args
+        trainer.neftune_noise_alpha = args.neftune_noise_alpha
+        if args.label_smoothing_factor != base.label_smoothing_factor:
+            smoothing = args.label_smoothing_factor
+            trainer.label_smoother = LabelSmoother(epsilon=smoothing) if smoothing else None
+        make_model = trainer.call_model_init
+
+        def make(trial: Any = None) -> torch.nn.Module:
+            self._given.read.clear()
+            self._given.read_all = False
+            model: torch.nn.Module = make_model(trial)
+            if not self._given.read_all:
+                refuse_unknown(base, [name for name in unknown if name not in self._given.read])
+            return model
+
+        def set_up(trial: Any) -> None:
+            """In place of what sets the trial's arguments, too late for its seed and its precision."""
+            name = self._name()
+            args.output_dir = run_folder(self._output_dir, name)
+            trainer.hp_name = (lambda _: name) if self._named else None
+            trainer._trial = trial
+            trainer._train_batch_size = args.train_batch_size
+            trainer.create_accelerator_and_postprocess()
+
+        def evaluated(trial: Any, step: int, metrics: dict[str, float]) -> None:
+            if step > 0:  # eval_on_start shows a model that nobody has trained
+                self._evaluated(metrics)
+
+        trainer.call_model_init, trainer._hp_search_setup, trainer._report_to_hp_search = make, set_up, evaluated
+        # With the trial, model_init gets it and the reporters know that this is a search. The seed that it begins with
+        # is that of the new arguments: the trial's own.
+        trainer.train(trial=self._given)
+        if self.chosen is None:
+            self._evaluated(trainer.evaluate())
+
+    def _evaluated(self, metrics: Mapping[str, Any]) -> None:
+        trainer = self._trainer
+        found = {name: value for name, value in metrics.items() if _is_json(value)} | self._compute(metrics)
+        if self._improves(found):
+            self.chosen = found
+        by_epoch = trainer.args.eval_strategy == IntervalStrategy.EPOCH
+        step = round(trainer.state.epoch or 0) if by_epoch else trainer.state.global_step
+        if self._report(found, step):
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+            raise optuna.TrialPruned
+
+    def _improves(self, metrics: Mapping[str, Any]) -> bool:
+        if self.chosen is None:
+            return True
+        new, old = (find_metric(each, self._objective.metric) for each in (metrics, self.chosen))
+        if new is None or old is None or math.isnan(new):
+            return False
+        return math.isnan(old) or (new > old if self._objective.direction == "maximize" else new < old)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

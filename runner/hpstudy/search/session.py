@@ -1,0 +1,305 @@
+"""A search as it runs: rank zero owns the study, and hands each trial to all ranks."""
+
+import logging
+import os
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import optuna
+import torch
+import torch.distributed as dist
+from transformers import Trainer
+from transformers.trainer_utils import BestRun
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.search.errors import SearchFailedError
+from hpstudy.search.plan import Plan, with_trials
+from hpstudy.search.proxies import Given, Hyperparameters, SharedTrial
+from hpstudy.search.ranks import Alone, Ended, Ranks, Several, root_of
+from hpstudy.search.results import best_runs
+from hpstudy.search.runs import Run
+from hpstudy.search.snapshot import Snapshot
+from hpstudy.storage.attributes import Failure
+from hpstudy.storage.opening import open_storage
+from hpstudy.training.isolation import Baseline, reset
+from hpstudy.trials.budget import Next
+from hpstudy.trials.causes import Cause, Kind
+from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
+
+_log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 1.0
+"""How often a worker group that has no trial looks whether another group's failed and left room."""
+_MESSAGE_LIMIT = 2000  # characters
+_loops: "weakref.WeakSet[TrialLoop]" = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """A forked worker of a DataLoader must not speak on rank zero's connection to the database."""
+    for loop in _loops:
+        loop.disown()
+
+
+os.register_at_fork(after_in_child=_disown)
+
+
+class Session:
+    """One call of ``hyperparameter_search``."""
+
+    def __init__(self, trainer: Trainer, plan: Plan, hp_name: Callable[[Any], str] | None) -> None:
+        self._trainer = trainer
+        self._plan = plan
+        self._hp_name = hp_name
+        self._base = trainer.args
+        self._loop: TrialLoop | None = None
+        self._assignment: Assignment | None = None
+        self._given: SharedTrial | None = None
+        self._error: BaseException | None = None
+        self._deadline = None if plan.options.timeout is None else time.monotonic() + plan.options.timeout
+        self._storage_lock = threading.RLock()  # the main thread's, and the watchdog's when a rank is stuck
+        several = trainer.args.world_size > 1
+        if several and not dist.is_initialized():
+            raise InvalidStudyError(
+                reasons.INVALID_OPTION, "the Trainer has several processes without torch.distributed; use torchrun"
+            )
+        timeout = timedelta(seconds=trainer.args.ddp_timeout)
+        self._ranks: Ranks = Several(self._give_up, timeout) if several else Alone()
+
+    def run(self) -> BestRun | list[BestRun]:
+        """Run trials until the budget is used up; returns the best on every rank.
+
+        Raises:
+            InvalidStudyError: the search cannot run as it was called.
+            SearchFailedError: too many trials failed, or none completed.
+        """
+        snapshot = Snapshot(self._trainer)
+        baseline = Baseline.take()
+
+        def clean() -> None:
+            snapshot.restore()
+            reset(baseline)
+
+        with ExitStack() as stack:
+            stack.callback(baseline.release)
+            stack.callback(snapshot.finish)
+            stack.callback(self._ranks.close)
+            clean()
+            self._ranks.begin(0)
+            self._ranks.share(lambda: self._open(stack))
+            index = 1
+            while True:
+                self._ranks.begin(index)
+                task = self._ranks.share(self._next)
+                if task is None:
+                    break
+                self._run_trial(task, clean)
+                index += 1
+            found = self._ranks.share(self._best)
+        runs = [BestRun(*each) for each in found]
+        return runs[0] if self._plan.spec.is_scalar else runs
+
+    def _open(self, stack: ExitStack) -> None:
+        plan = self._plan
+        if plan.options.sweep_id or not plan.options.load_if_exists:
+            plan = self._plan = _continue(plan)
+        suggest = self._suggest if plan.hp_space is not None else None
+        loop = TrialLoop(
+            plan.spec, plan.url, plan.name, plan.group, suggest=suggest, sampler=plan.sampler, pruner=plan.pruner
+        )
+        self._loop = stack.enter_context(loop)
+        if plan.sampler is not None and loop.study.get_trials(deepcopy=False):
+            plan.sampler.reseed_rng()  # or it would begin with the same trials again
+        _loops.add(loop)
+
+    def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Call the user's ``hp_space``, once for a trial."""
+        self._given = SharedTrial(self._ranks, trial)
+        assert self._plan.hp_space is not None
+        values = self._plan.hp_space(self._given)
+        if values is None:
+            return dict(trial.params)
+        if not isinstance(values, Mapping):
+            raise TypeError(f"hp_space returned {type(values).__name__}, it must return the hyperparameters by name")
+        return dict(values)
+
+    def _next(self) -> dict[str, Any] | None:
+        """On rank zero: the next trial, None where there is none."""
+        assert self._loop is not None
+        while self._deadline is None or time.monotonic() < self._deadline:
+            self._given = None
+            with self._storage_lock:
+                assigned = self._loop.next()
+            if isinstance(assigned, Assignment):
+                self._assignment = assigned
+                if self._plan.spec.backend != "optuna":
+                    return {"number": assigned.number, "values": assigned.parameters, "known": None}
+                given = self._given or SharedTrial(self._ranks, assigned.trial)
+                given.on_all_ranks(self._ask_more)
+                self._given = given
+                return {"number": assigned.number, "values": assigned.parameters, "known": given.describe()}
+            if assigned.next is Next.FAILED:
+                raise SearchFailedError(assigned.message)
+            if assigned.next is not Next.WAIT:
+                return None
+            time.sleep(_WAIT_SECONDS)
+        return None
+
+    def _run_trial(self, task: Mapping[str, Any], clean: Callable[[], None]) -> None:
+        number, ranks = task["number"], self._ranks
+        given: Given = Hyperparameters(task["values"])
+        if task["known"] is not None:
+            given = self._given if self._given is not None else SharedTrial(ranks, known=task["known"])
+        run = Run(
+            self._trainer,
+            self._base,
+            given,
+            task["values"],
+            tuple(self._plan.spec.objectives),
+            self._plan.compute,
+            lambda metrics, step: ranks.share(lambda: self._report(metrics, step)),
+            lambda: ranks.share(lambda: self._name(number, given)),
+            output_dir=self._plan.output_dir,
+            named=self._hp_name is not None,
+        )
+        ended = Ended()
+        try:
+            run.train()
+        except optuna.TrialPruned:
+            ended = Ended(pruned=True)
+        except Exception as error:
+            ended = self._failed(error)
+            _log.error(
+                "trial %d failed on rank %d\n%s", number, ranks.rank, ended.cause.traceback if ended.cause else ""
+            )
+            _let_go(error)
+            self._error = error
+        except BaseException:
+            if ranks.rank == 0:
+                self._tell(Outcome(failure=Failure.PREEMPTED, message="the search was told to stop"))
+            raise
+        chosen = run.chosen or {}
+        self._given = None
+        self._conclude(ranks.end(ended, clean), chosen)
+
+    def _conclude(self, all_ended: list[Ended], metrics: Mapping[str, Any]) -> None:
+        root = root_of(all_ended)
+        if self._ranks.rank == 0:
+            spec = self._plan.spec
+            if root is not None and root.cause is not None:
+                self._tell(Outcome(failure=root.failure, message=root.cause.message, metrics=metrics))
+            elif all_ended[0].pruned:
+                self._tell(conclude_pruned(metrics, spec))
+            else:
+                self._tell(conclude(metrics, spec))
+        error, self._error = self._error, None
+        if root is None or root.cause is None:
+            return
+        if root.invalid is not None:
+            raise InvalidStudyError(root.invalid, root.cause.message)
+        if self._plan.options.catch is not None and not root.caught:
+            raise SearchFailedError(
+                f"a trial failed, and catch does not name its error: {root.cause.message}"
+            ) from error
+
+    def _failed(self, error: Exception) -> Ended:
+        invalid = error.reason if isinstance(error, InvalidStudyError) else None
+        message = str(error) if invalid else f"{type(error).__name__}: {error}"
+        lost = isinstance(error, dist.DistError | SearchFailedError) or "gloo/transport" in str(error)
+        catch = self._plan.options.catch
+        return Ended(
+            cause=Cause(
+                rank=self._ranks.rank,
+                kind=Kind.SECONDARY if lost else Kind.RAISED,
+                message=message[:_MESSAGE_LIMIT],
+                traceback="".join(traceback.format_exception(error)),
+                at=time.time(),
+            ),
+            failure=Failure.OOM if isinstance(error, torch.OutOfMemoryError) else Failure.ERROR,
+            invalid=invalid,
+            caught=catch is not None and isinstance(error, catch),
+        )
+
+    def _name(self, number: int, given: Given) -> str:
+        """On rank zero."""
+        if self._hp_name is None:
+            return f"run-{number}"
+        if isinstance(given, SharedTrial):
+            given.together = False
+        try:
+            return str(self._hp_name(given))
+        finally:
+            if isinstance(given, SharedTrial):
+                given.together = True
+
+    def _report(self, metrics: dict[str, Any], step: int) -> bool:
+        """On rank zero."""
+        assert self._loop is not None
+        assert self._assignment is not None
+        with self._storage_lock:
+            return self._loop.report(self._assignment, step, metrics)
+
+    def _ask_more(self, call: Callable[[], Any]) -> Any:
+        assert self._loop is not None
+        with self._storage_lock:
+            return self._loop.ask_more(call)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """On rank zero, once for a trial."""
+        assert self._loop is not None
+        with self._storage_lock:
+            assignment, self._assignment = self._assignment, None
+            if assignment is not None:
+                self._loop.tell(assignment, outcome)
+
+    def _give_up(self, root: Ended) -> None:
+        """On rank zero, in the watchdog's thread: the main thread waits in a collective for a rank that failed."""
+        assert root.cause is not None
+        self._tell(Outcome(failure=root.failure, message=root.cause.message))
+
+    def _best(self) -> list[list[Any]]:
+        """On rank zero."""
+        assert self._loop is not None
+        return best_runs(self._loop.study, self._plan)
+
+
+def _continue(plan: Plan) -> Plan:
+    """The plan of a search before that goes on by so many trials more (``sweep_id``), or that must not be there.
+
+    Raises:
+        InvalidStudyError: it is not there, or there.
+    """
+    storage = open_storage(plan.url)
+    try:
+        names = optuna.study.get_all_study_names(storage)
+        if not plan.options.sweep_id:
+            if plan.name in names:
+                message = f"study_name: there is a study {plan.name!r}; load_if_exists=True continues it"
+                raise InvalidStudyError(reasons.INVALID_OPTION, message)
+            return plan
+        if plan.name not in names:
+            raise InvalidStudyError(
+                reasons.INVALID_OPTION,
+                f"sweep_id: the storage has no search {plan.name!r}; a sweep id is the run_summary of an earlier "
+                "search with the same storage or output_dir",
+            )
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        done = len(optuna.load_study(study_name=plan.name, storage=storage).get_trials(deepcopy=False, states=states))
+        return with_trials(plan, done + plan.spec.budget.max_trials)
+    finally:
+        storage.engine.dispose()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """An error holds the frames that it came through, and these the model."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

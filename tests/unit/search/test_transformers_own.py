@@ -1,0 +1,132 @@
+"""Transformers' own hyperparameter tests, in their shape: model_init with the trial, hp_space, hp_name, backends.
+
+Their file is not part of any package that can be installed (PyPI has neither it nor a source archive of the library), so
+what follows was written after it: tests/trainer/test_trainer_hyperparameter.py of transformers 5.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils.hp_naming import TrialShortNamer
+
+from hpstudy import hyperparameter_search
+from tests.unit.search.regression import LineConfig, LineModel, accuracy, trainer
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+class ShortNamer(TrialShortNamer):
+    DEFAULTS = {"a": 0, "b": 0}
+
+
+def model_init(trial: Any) -> LineModel:
+    if trial is None:
+        return LineModel(LineConfig())
+    return LineModel(LineConfig(a=trial.suggest_int("a", -4, 4), b=trial.suggest_int("b", -4, 4)))
+
+
+def model_of_dictionary(config: Any) -> LineModel:
+    return LineModel(LineConfig()) if config is None else LineModel(LineConfig(a=config["a"], b=config["b"]))
+
+
+def test_optuna(tmp_path: Path) -> None:
+    given = trainer(
+        tmp_path,
+        model_init,
+        save_strategy="epoch",
+        logging_steps=1,
+        load_best_model_at_end=True,
+        run_name="test",
+    )
+    best = hyperparameter_search(
+        given,
+        direction="minimize",
+        hp_space=lambda trial: {},
+        hp_name=lambda trial: ShortNamer.shortname(trial.params),
+        n_trials=4,
+    )
+    assert set(best.hyperparameters) == {"a", "b"}
+    named = ShortNamer.shortname(best.hyperparameters)
+    assert list((tmp_path / named).glob("checkpoint-*"))
+
+
+def test_optuna_with_several_objectives(tmp_path: Path) -> None:
+    given = trainer(tmp_path, model_init, compute_metrics=accuracy, save_strategy="epoch", load_best_model_at_end=True)
+    front = hyperparameter_search(
+        given,
+        direction=["minimize", "maximize"],
+        hp_space=lambda trial: {},
+        hp_name=lambda trial: ShortNamer.shortname(trial.params),
+        n_trials=4,
+        compute_objective=lambda metrics: (metrics["eval_loss"], metrics["eval_accuracy"]),
+    )
+    assert front
+    assert all(len(best.objective) == 2 for best in front)
+
+
+def test_optuna_with_full_evaluation_in_half_precision(tmp_path: Path) -> None:
+    given = trainer(tmp_path, model_init, fp16_full_eval=True, eval_strategy="no")
+    best = hyperparameter_search(given, direction="minimize", hp_space=lambda trial: {}, n_trials=2)
+    assert best.run_id in ("0", "1")
+
+
+def test_ray(tmp_path: Path) -> None:
+    from ray import tune
+
+    given = trainer(tmp_path, model_of_dictionary, save_strategy="epoch", load_best_model_at_end=True)
+    best = hyperparameter_search(
+        given,
+        direction="minimize",
+        hp_space=lambda trial: {"a": tune.randint(-4, 4), "b": tune.randint(-4, 4)},
+        hp_name=lambda params: ShortNamer.shortname(params),
+        backend="ray",
+        n_trials=4,
+    )
+    assert set(best.hyperparameters) == {"a", "b"}
+    assert list((tmp_path / ShortNamer.shortname(best.hyperparameters)).glob("checkpoint-*"))
+
+
+def test_wandb_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+    def hp_space(trial: Any) -> dict[str, Any]:
+        return {
+            "method": "random",
+            "metric": {},
+            "parameters": {
+                "a": {"distribution": "uniform", "min": 1e-6, "max": 1e-4},
+                "b": {"distribution": "int_uniform", "min": 1, "max": 6},
+            },
+        }
+
+    given = trainer(tmp_path, model_of_dictionary, save_strategy="epoch", load_best_model_at_end=True)
+    sweep: dict[str, Any] = {"direction": "minimize", "hp_space": hp_space, "backend": "wandb", "n_trials": 4}
+    best = hyperparameter_search(given, **sweep)
+    assert best.run_id is not None
+    assert best.run_summary is not None
+    assert set(best.hyperparameters) == {"a", "b", "assignments", "metric"}
+    again = hyperparameter_search(given, sweep_id=best.run_summary, **sweep)
+    assert again.run_id is not None
+    assert again.run_summary == best.run_summary
+    assert set(again.hyperparameters) == {"a", "b", "assignments", "metric"}
+    assert again.objective <= best.objective
+
+
+def test_sigopt(tmp_path: Path) -> None:
+    def hp_space(trial: Any) -> list[dict[str, Any]]:
+        return [
+            {"bounds": {"min": -4, "max": 4}, "name": "a", "type": "int"},
+            {"bounds": {"min": -4, "max": 4}, "name": "b", "type": "int"},
+        ]
+
+    given = trainer(tmp_path, model_of_dictionary, save_strategy="epoch", load_best_model_at_end=True)
+    best = hyperparameter_search(
+        given,
+        direction="minimize",
+        hp_space=hp_space,
+        hp_name=lambda params: ShortNamer.shortname(params),
+        backend="sigopt",
+        n_trials=4,
+    )
+    assert set(best.hyperparameters) == {"a", "b"}
