@@ -15,6 +15,8 @@ from hpstudy.samplers.algorithms import hint
 
 BACKENDS = ("optuna", "ray", "wandb", "sigopt")
 MAX_FAILED_TRIALS = 3
+SIGOPT_DEFAULT = "offline"
+"""SigOpt's type of experiment that optimises."""
 
 _EVERY = ("storage", "study_name", "load_if_exists", "sampler", "pruner", "timeout", "catch", "max_failed_trials")
 _OWN: Mapping[str, tuple[str, ...]] = {
@@ -102,32 +104,28 @@ def read_options(backend: str, given: Mapping[str, Any]) -> Options:
             "worker groups run trials side by side"
         )
     search_alg, scheduler = ("search_alg", "scheduler") if backend == "ray" else ("sampler", "pruner")
-    sampler = given.get(search_alg, given.get("sampler"))
-    pruner = given.get(scheduler, given.get("pruner"))
+    sampler = _algorithm(given.get(search_alg, given.get("sampler")), BaseSampler, backend, search_alg)
+    pruner = _algorithm(given.get(scheduler, given.get("pruner")), BasePruner, backend, scheduler)
     if backend == "sigopt" and "project" in given:
-        if sampler is not None and not isinstance(sampler, Mapping):
-            sampler = {"name": sampler}
-        sampler = {"name": "offline", "options": {}} | dict(sampler or {})
-        sampler["options"] = {**sampler["options"], "project": given["project"]}
+        named = sampler or Algorithm(name=SIGOPT_DEFAULT)
+        sampler = named.model_copy(update={"options": {**named.options, "project": given["project"]}})
     failed = given.get("max_failed_trials", MAX_FAILED_TRIALS)
     if isinstance(failed, bool) or not isinstance(failed, int) or failed < 0:
         raise _invalid(f"max_failed_trials: must be a whole number of at least 0, got {failed!r}")
     timeout = given.get("timeout")
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
         raise _invalid(f"timeout: must be a number of seconds above 0, got {timeout!r}")
-    name = given.get("study_name") or (given.get("name") if backend == "ray" else None)
+    study_name = given.get("study_name") or (given.get("name") if backend == "ray" else None)
     return Options(
         storage=_url(given.get("storage")),
-        study_name=name,
+        study_name=study_name,
         load_if_exists=bool(given.get("load_if_exists", True)),
-        sampler=_algorithm(sampler, BaseSampler, backend, search_alg),
-        pruner=_algorithm(pruner, BasePruner, backend, scheduler),
+        sampler=sampler,
+        pruner=pruner,
         timeout=timeout,
         catch=_classes(given.get("catch")),
         max_failed_trials=failed,
         sweep={key: given[key] for key in _LABELS if given.get(key)} if backend == "wandb" else {},
-        if backend == "wandb"
-        else {},
         metric=given.get("metric"),
         sweep_id=given.get("sweep_id"),
     )

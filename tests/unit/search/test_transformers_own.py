@@ -1,11 +1,10 @@
 """Transformers' own hyperparameter tests, in their shape: model_init with the trial, hp_space, hp_name, backends.
 
-Their file is not part of any package that can be installed (PyPI has neither it nor a source archive of the library), so
-what follows was written after it: tests/trainer/test_trainer_hyperparameter.py of transformers 5.
+Their file, tests/trainer/test_trainer_hyperparameter.py, is in no package that can be installed.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from transformers.utils.hp_naming import TrialShortNamer
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 class ShortNamer(TrialShortNamer):
-    DEFAULTS = {"a": 0, "b": 0}
+    DEFAULTS: ClassVar = {"a": 0, "b": 0}
 
 
 def model_init(trial: Any) -> LineModel:
