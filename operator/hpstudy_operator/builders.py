@@ -25,7 +25,7 @@ def build_config_map(study: Resource) -> Resource:
     workers = spec.setdefault("workers", {})
     workers.pop("template", None)
     if workers.get("processesPerNode", "auto") == "auto":
-        workers["processesPerNode"] = gpus(template) or 1
+        workers["processesPerNode"] = 1 if "command" in spec["trial"] else gpus(template) or 1
     metadata = {key: study["metadata"][key] for key in ("name", "namespace", "uid")}
     resolved = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     return {

@@ -191,6 +191,12 @@ class StudySpec(ApiModel):
             " || has(self.trial.function) || has(self.trial.transformers)",
         ),
         Rule(
+            "a trial.command runs once on every node: workers.processesPerNode must be 1 or auto",
+            lambda s: s.trial.command is None or s.workers.processes_per_node in (1, "auto"),
+            "!has(self.trial.command) || !has(self.workers) || !has(self.workers.processesPerNode)"
+            " || self.workers.processesPerNode == 'auto' || self.workers.processesPerNode == 1",
+        ),
+        Rule(
             "each objective needs a metric of its own",
             lambda s: len({canonical(o.metric) for o in s.objectives}) == len(s.objectives),
             "self.objectives.all(o, self.objectives.exists_one(other, other.metric == o.metric))",

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hpstudy.api.command import Command
 from hpstudy.api.fields import Entry
 from hpstudy.api.model import ApiModel, exactly_one
 from hpstudy.api.transformers import TransformersTrial
@@ -30,5 +31,7 @@ class Trial(ApiModel):
     objective, one for each objective, or metrics by name."""
     script: Script | None = None
     """A Trainer script that calls hpstudy.hyperparameter_search."""
+    command: Command | None = None
+    """Any program in any language, once per trial on every node."""
 
-    rules = (exactly_one("trial", "transformers", "function", "script"),)
+    rules = (exactly_one("trial", "transformers", "function", "script", "command"),)

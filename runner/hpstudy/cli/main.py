@@ -91,8 +91,8 @@ def worker(
     """The process of a worker pod; started by the operator and by ``hpstudy run``."""
     from hpstudy.api.load import read_manifest
     from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
+    from hpstudy.linux import die_with_parent
     from hpstudy.worker.events import Events
-    from hpstudy.worker.linux import die_with_parent
     from hpstudy.worker.supervisor import Worker
 
     logging.basicConfig(

@@ -77,6 +77,8 @@ def _local(study: Study) -> Study:
     workers = study.spec.workers.model_copy(update={"nodes": 1, "template": {}})
     if "trials_per_pod" not in workers.model_fields_set and study.spec.can_pack:
         workers = workers.model_copy(update={"trials_per_pod": "auto"})
+    if study.spec.trial.command is not None:
+        workers = workers.model_copy(update={"processes_per_node": 1})  # whose auto is one for each GPU
     checkpoints = study.spec.checkpoints and study.spec.checkpoints.model_copy(update={"volume": None})
     spec = study.spec.model_copy(
         update={"workers": workers, "parallelism": 1, "storage": None, "checkpoints": checkpoints}

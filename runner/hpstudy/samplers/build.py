@@ -14,10 +14,12 @@ from hpstudy.samplers.terminator import StopRule
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.initial import initial_parameters
 from hpstudy.space.load import read_space
+from hpstudy.space.templates import check_templates
 
 
 def check_algorithms(spec: StudySpec) -> None:
-    """Check space, sampler, pruner, stopWhen and initial trials as far as is possible where the study does not run.
+    """Check space, sampler, pruner, stopWhen, initial trials and a command's templates as far as is possible where the
+    study does not run.
 
     Raises:
         InvalidStudyError: an unknown name or option, a value that the algorithm refuses, or a space that is not
@@ -49,6 +51,8 @@ def check_algorithms(spec: StudySpec) -> None:
         )
     if space is not None:
         initial_parameters(spec, space)
+    if spec.trial.command is not None:
+        check_templates(spec.trial.command, space)
 
 
 def build_sampler(

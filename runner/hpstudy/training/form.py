@@ -33,6 +33,10 @@ def load_form(spec: StudySpec, folder: Path) -> Form:
         from hpstudy.training.function import FunctionForm
 
         return FunctionForm(spec.trial.function, spec.objectives)
+    if spec.trial.command is not None:
+        from hpstudy.training.command import CommandForm
+
+        return CommandForm(spec.trial.command, folder)
     from hpstudy.training.trainer import TransformersForm
 
     assert spec.trial.transformers is not None

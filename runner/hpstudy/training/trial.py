@@ -13,6 +13,7 @@ from hpstudy.api.study import Objective
 
 # A peer that dies closes its connection, which ends the wait at once; one that trains slowly must not.
 _AGREEMENT_TIMEOUT = timedelta(days=7)
+_PRUNED = "hpstudy/pruned"
 
 
 class Reporter(Protocol):
@@ -84,17 +85,31 @@ class Trial:
     def agree(self, answer: bool) -> bool:
         """Rank zero's answer, on every rank: what it measured itself (its time, say) the others do not have. All ranks
         must call it equally often."""
+        return self.share("1" if answer else "0") == "1"
+
+    def share(self, value: str) -> str:
+        """Rank zero's value, on every rank. All ranks must call it equally often."""
         if self.world_size == 1:
-            return answer
+            return value
         # Through the rendezvous' store and not a collective: it works for any backend, on a group that the user's code
         # may not have made yet, and is no CUDA operation.
         key = f"hpstudy/answer/{self._questions}"
         self._questions += 1
         store = self._store or self._connect()
         if self.rank == 0:
-            store.set(key, "1" if answer else "0")
-            return answer
-        return store.get(key) == b"1"
+            store.set(key, value)
+            return value
+        return str(store.get(key).decode())
+
+    def is_pruned(self) -> bool:
+        """Whether rank zero was told to prune: for ranks that take no steps together. Unlike :meth:`should_prune` it
+        waits for nobody, and each rank may ask as often as it likes. Rank zero must ask before it acts on it."""
+        if self.world_size == 1 or (self.rank == 0 and not self._prune):
+            return self._prune
+        store = self._store or self._connect()
+        if self.rank == 0:
+            store.set(_PRUNED, "1")
+        return store.check([_PRUNED])  # on rank zero: when it answers, the others see it
 
     def progress(self, share: float) -> None:
         """Show how far training is, from 0 to 1."""

@@ -20,8 +20,8 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, MultiprocessContext
 
+from hpstudy.linux import die_with_parent
 from hpstudy.trials.causes import Cause, Kind, root_cause
-from hpstudy.worker.linux import die_with_parent
 from hpstudy.worker.recording import read_causes, run_recorded
 from hpstudy.worker.rendezvous import rendezvous, serving_store
 

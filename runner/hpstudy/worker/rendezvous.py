@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from hpstudy.worker.linux import die_with_parent
+from hpstudy.linux import die_with_parent
 
 _TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
 _LEAVE_TIMEOUT = 5  # seconds

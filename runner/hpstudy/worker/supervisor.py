@@ -24,11 +24,11 @@ from typing import Any
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Study
+from hpstudy.linux import reap_orphans
 from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
 from hpstudy.worker.cpu import available_cpus
 from hpstudy.worker.events import Events
-from hpstudy.worker.linux import reap_orphans
 
 _log = logging.getLogger(__name__)
 

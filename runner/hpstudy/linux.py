@@ -1,4 +1,4 @@
-"""What the worker's processes ask of Linux; see prctl(2)."""
+"""What processes ask of Linux; see prctl(2)."""
 
 import ctypes
 import signal

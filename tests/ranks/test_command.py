@@ -1,0 +1,123 @@
+"""The command form in worker groups: real supervisors, agents and programs, in one pod and in two."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpstudy.storage import attributes
+from tests.ranks.groups import Group, alive, eventually, group
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("program_of_tests.py"))]
+
+
+def commands(folder: Path, what: str, *arguments: str, command: dict[str, Any] | None = None, **options: Any) -> Any:
+    trial = {"command": {"argv": [*PROGRAM, what, "{{ x }}", *arguments], **(command or {})}}
+    return group(folder, "", trial=trial, **options)
+
+
+def failure(made: Group, number: int) -> tuple[str, str]:
+    found = made.trials()[number].user_attrs
+    return found[attributes.FAILURE], found[attributes.MESSAGE]
+
+
+def test_a_program_on_two_nodes_is_pruned_on_both(tmp_path: Path) -> None:
+    """The one on node 1 fails as soon as that on node 0 is stopped: that is no failure of the trial."""
+    fields = {
+        "initialTrials": [{"x": 0}, {"x": 1}],
+        "pruner": {"name": "MedianPruner", "options": {"n_startup_trials": 1}},
+        "budget": {"maxTrials": 2},
+    }
+    with commands(tmp_path, "together", nodes=2, processes=1, **fields) as made:
+        assert made.join() == [0, 0]
+        complete, pruned = made.trials()
+        assert (complete.state.name, complete.value) == ("COMPLETE", 4)
+        assert complete.intermediate_values == {1: 1, 2: 2, 3: 3, 4: 4}
+        assert (pruned.state.name, pruned.intermediate_values) == ("PRUNED", {1: 2})
+        assert not list((tmp_path / "trials" / "0").glob("stopped-*"))
+        assert (tmp_path / "trials" / "1" / "stopped-0").exists()
+
+
+def test_a_program_gets_its_hyperparameters_in_three_ways_and_two_run_side_by_side(tmp_path: Path) -> None:
+    space = {
+        "x": {"type": "float", "low": -2, "high": 2},
+        "optim": {"type": "categorical", "choices": ["plain sgd", None]},
+        "momentum": {"type": "float", "low": 0, "high": 1, "when": {"optim": ["plain sgd"]}},
+    }
+    command = {
+        "metrics": {"pattern": r"(?P<name>\w+)=(?P<value>[-+.\de]+)"},
+        "workingDir": "..",
+        "env": {"MY_TRIAL": "trial {{ trial.number }}", "MY_MOMENTUM": "{{ momentum }}"},
+    }
+    fields: dict[str, Any] = {
+        "searchSpace": {"parameters": space},
+        "initialTrials": [{"x": 0.5, "optim": "plain sgd", "momentum": 1e-7}, {"x": 1, "optim": None}],
+        "workers": {"trialsPerPod": 2},
+        "budget": {"maxTrials": 2},
+    }
+    arguments = ["--optim={{ optim }}", "--momentum={{ momentum }}", "{{ trial.output_dir }}/a", "$HOME *"]
+    with commands(tmp_path, "shows", *arguments, command=command, **fields) as made:
+        assert made.join() == [0]
+        assert [trial.value for trial in made.trials()] == [0.5, 1]
+        assert made.trials()[0].user_attrs[attributes.METRICS] == {"loss": 0.5, "f1": 0.5}
+        assert made.trials()[0].intermediate_values == {1: 1.5, 2: 0.5}
+    folders = [tmp_path / "trials" / str(number) for number in (0, 1)]
+    first, second = (json.loads((folder / "given.json").read_text()) for folder in folders)
+    assert first["argv"] == ["--optim=plain sgd", "--momentum=1e-07", f"{folders[0]}/a", "$HOME *"]
+    assert second["argv"] == ["--optim=null", f"{folders[1]}/a", "$HOME *"]
+    assert first["parameters"] == {"x": 0.5, "optim": "plain sgd", "momentum": 1e-07}
+    assert second["parameters"] == {"x": 1, "optim": None}
+    assert first["variables"] == {
+        "HPSTUDY_TRIAL": "0",
+        "HPSTUDY_OUTPUT_DIR": str(folders[0]),
+        "HPSTUDY_METRICS": str(folders[0] / "metrics.jsonl"),
+        "HPSTUDY_PARAMETERS": str(folders[0] / "parameters.json"),
+        "HPSTUDY_PARAM_X": "0.5",
+        "HPSTUDY_PARAM_OPTIM": "plain sgd",
+        "HPSTUDY_PARAM_MOMENTUM": "1e-07",
+        "MY_TRIAL": "trial 0",
+        "MY_MOMENTUM": "1e-07",
+    }, "and neither the storage's URL nor anything else of ours"
+    assert "MY_MOMENTUM" not in second["variables"]
+    assert first["distributed"] == []
+    assert first["folder"] == str(Path(__file__).parents[1])
+    assert (folders[0] / "output.log").read_text() == "epoch 1: loss=1.5 f1=0.5\nepoch 2: loss=0.5\n"
+
+
+def test_a_program_that_fails_on_one_node_ends_on_all_with_its_last_words(tmp_path: Path) -> None:
+    with commands(tmp_path, "fails_on_the_last_node", nodes=2, budget={"maxFailedTrials": 0}) as made:
+        assert made.join(60) == [0, 0]
+        kind, message = failure(made, 0)
+        assert kind == "error"
+        assert message.startswith(f"ProgramError: {sys.executable} ended with exit code 1; its last output:")
+        assert message.endswith(("loading\nthere is no disk left", "there is no disk left\nloading"))
+
+
+def began(folder: Path) -> list[int]:
+    path = folder / "trials" / "0" / "began"
+    eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+    return [int(process) for process in path.read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_ends_takes_its_programs_along(tmp_path: Path, number: int) -> None:
+    with commands(tmp_path, "waits", budget={"maxTrials": 1}) as made:
+        processes = began(tmp_path)
+        os.kill(made.pods[0].pid or 0, number)
+        made.pods[0].join(20)
+        eventually(lambda: not any(map(alive, processes)), 10)
+        eventually(lambda: made.states()[0] == "FAIL", 10)
+        assert failure(made, 0)[0] == ("preempted" if number == signal.SIGTERM else "lost")
+
+
+def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with group(tmp_path, "", trial={"command": {"argv": ["nosuch", "{{ x }}"]}}) as made:
+        assert made.join(60) == [2]
+        refusal = json.loads((tmp_path / "refusal-0").read_text())
+        assert refusal["reason"] == "InvalidCommand"
+        assert "there is no program 'nosuch'" in refusal["message"]
+        assert made.trials() == []
