@@ -76,7 +76,7 @@ def build_sampler(spec: StudySpec, space: SearchSpace | None, *, group: int = 0,
             f"scalarize, or take {_DEFAULT_SAMPLER}",
         )
     given = dict(algorithm.options)
-    seed = given.pop(searcher.seed, None) if searcher.seed else None
+    seed = given.pop(searcher.seed, None)
     if isinstance(seed, bool) or not isinstance(seed, int | None) or (seed or 0) < 0:
         raise InvalidStudyError(
             reasons.INVALID_OPTION, f"sampler.options.{searcher.seed}: must be a whole number from 0 on, got {seed!r}"

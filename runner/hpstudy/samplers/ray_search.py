@@ -208,13 +208,16 @@ class HeboSampler(RaySampler):
 
 
 class NevergradSampler(RaySampler):
-    """NevergradSearch. Its optimizer is named as in Nevergrad, and takes its seed from numpy's generator."""
+    """NevergradSearch. Its optimizer is named as in Nevergrad, and takes its seed from numpy's generator: Ray's
+    searcher has no option for it."""
 
     optimizers = ("DE", "OnePlusOne", "PSO", "TwoPointsDE")
     """Those that learn from a replay as from trials of their own. CMA does not: told of points that it did not draw, it
     keeps to where it began."""
 
-    def __init__(self, space: SearchSpace, factory: Any, options: Mapping[str, Any], *more: Any) -> None:
+    def __init__(
+        self, space: SearchSpace, factory: Any, options: Mapping[str, Any], seed_option: str | None, *more: Any
+    ) -> None:
         from nevergrad.optimization import registry
 
         name = options.get("optimizer")
@@ -223,7 +226,7 @@ class NevergradSampler(RaySampler):
                 reasons.INVALID_OPTION,
                 f"sampler.options.optimizer: must be one of {', '.join(self.optimizers)}, got {name!r}",
             )
-        super().__init__(space, factory, {**options, "optimizer": registry[name]}, *more)
+        super().__init__(space, factory, {**options, "optimizer": registry[name]}, None, *more)
 
     def _suggest(self, known: Sequence[Observation], directions: Sequence[StudyDirection], seed: int) -> Any:
         with seeded(seed):

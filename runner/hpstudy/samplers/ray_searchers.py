@@ -30,8 +30,8 @@ class Searcher:
 
     module: str
     """Below ray.tune.search."""
-    seed: str | None
-    """Its option that is the seed."""
+    seed: str
+    """The option that is its seed."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """What it needs beside Ray: what pip installs, by the module to import."""
     sampler: type[RaySampler] = RaySampler
@@ -65,7 +65,7 @@ SEARCHERS = {
     "HyperOptSearch": Searcher("hyperopt.hyperopt_search", "random_state_seed", {"hyperopt": "hyperopt"}),
     "NevergradSearch": Searcher(
         "nevergrad.nevergrad_search",
-        None,
+        "seed",
         {"nevergrad": "nevergrad"},
         sampler=NevergradSampler,
         own=frozenset({"optimizer"}),

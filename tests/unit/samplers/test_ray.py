@@ -34,8 +34,8 @@ ALL = NUMBERS | {
     "kind": {"type": "categorical", "choices": ["a", None, True, 2]},
     "beta/1": {"type": "float", "low": 0, "high": 1, "when": {"kind": ["a", None]}},
 }
-SEARCHERS = ("BasicVariantGenerator", "OptunaSearch", "HyperOptSearch", "BayesOptSearch")
-LEARNING = ("OptunaSearch", "HyperOptSearch", "BayesOptSearch")
+LEARNING = ("OptunaSearch", "HyperOptSearch", "BayesOptSearch", "NevergradSearch")
+SEARCHERS = ("BasicVariantGenerator", *LEARNING)
 
 
 class Search:
@@ -44,7 +44,8 @@ class Search:
     def __init__(
         self, name: str, parameters: Mapping[str, Any] | None = None, seed: int | None = 7, **fields: Any
     ) -> None:
-        options = {SEEDS[name]: seed, **STARTS.get(name, {})} if seed is not None else {}
+        options = {SEEDS[name]: seed} if seed is not None and name in SEEDS else {}
+        options |= STARTS.get(name, {})
         form = {"parameters": parameters or (NUMBERS if name == "BayesOptSearch" else ALL)}
         self.spec = spec(
             **{"backend": "ray", "searchSpace": form, "sampler": {"name": name, "options": options}} | fields
@@ -73,9 +74,9 @@ class Search:
         return asked
 
     def know(self, *objectives: Callable[[dict[str, Any]], float]) -> None:
-        """Trials of another group's, all over the space of ``FLOATS``."""
-        for index in range(25):
-            values = {"x": -2 + 4 * index / 24, "rate": 10 ** (-6 + 4 * (index * 7 % 25) / 24)}
+        """Trials of another group's, all over the space of ``FLOATS``, in no order."""
+        for index in range(0, 25 * 11, 11):
+            values = {"x": -2 + 4 * (index % 25) / 24, "rate": 10 ** (-6 + 4 * (index * 7 % 25) / 24)}
             told = [objective(values) for objective in objectives]
             self.study.add_trial(
                 optuna.create_trial(params=values, distributions=self.space.distributions, values=told)
@@ -93,8 +94,14 @@ SEEDS = {
     "OptunaSearch": "seed",
     "HyperOptSearch": "random_state_seed",
     "BayesOptSearch": "random_state",
+    "HEBOSearch": "random_state_seed",
+    "NevergradSearch": "seed",
 }
-STARTS = {"HyperOptSearch": {"n_initial_points": 5}, "BayesOptSearch": {"random_search_steps": 4}}
+STARTS = {
+    "HyperOptSearch": {"n_initial_points": 5},
+    "BayesOptSearch": {"random_search_steps": 4},
+    "NevergradSearch": {"optimizer": "OnePlusOne"},
+}
 """Shorter than Ray's, so that a short test goes past the random start."""
 
 
@@ -143,6 +150,14 @@ def test_it_learns_from_trials_that_another_group_ran(name: str) -> None:
     assert sorted(abs(values["x"] - 0.7) for values in asked)[2] < 0.5
 
 
+@pytest.mark.filterwarnings("ignore")  # of pymoo and GPy, which it is built on
+def test_hebo_learns_from_trials_that_another_group_ran() -> None:
+    """In few asks: one takes seconds."""
+    search = Search("HEBOSearch", FLOATS)
+    search.know(bowl)
+    assert min(abs(values["x"] - 0.7) for values in search.run(2, bowl)) < 0.3
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_the_direction_counts(name: str) -> None:
     search = Search(name, FLOATS, objectives=[{"metric": "score", "direction": "maximize"}])
@@ -169,7 +184,7 @@ def test_without_a_seed_two_studies_differ(name: str) -> None:
     assert Search(name, seed=None).run(2, bowl) != Search(name, seed=None).run(2, bowl)
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", ["OptunaSearch", "HyperOptSearch", "BayesOptSearch"])
 def test_a_running_trial_counts(name: str) -> None:
     """The same memory, but for a trial that runs where the next one was to be."""
     search = Search(name, FLOATS)
