@@ -103,7 +103,7 @@ def test_a_study_runs_stops_on_ctrl_c_and_continues(folder: Path, hpstudy: Start
 
     said = ended(hpstudy("run", str(path)), 0)
     assert "3 trials, 1 done before" in said
-    assert "3 trials complete, 0 pruned, 0 failed, 1 preempted" in said
+    assert "3 trials complete, 0 pruned, 0 failed, 1 preempted, 0 retried" in said
     assert "Best trial" in said
     plot = folder / "hpstudy-runs/mine/history.png"
     assert plot.read_bytes().startswith(b"\x89PNG")

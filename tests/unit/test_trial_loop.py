@@ -17,7 +17,7 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study
 from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import MAX_RUNS, Assignment, TrialLoop
+from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
 from tests.support.forkserver import PROCESSES
@@ -96,7 +96,7 @@ def test_too_many_failures_end_the_study_with_the_last_error(storage_url: str) -
         ended = loop.next()
     assert isinstance(ended, Verdict)
     assert ended.next is Next.FAILED
-    assert "trial 0: ValueError: boom" in ended.message
+    assert "trial 0, error: ValueError: boom" in ended.message
 
 
 def test_a_dead_group_s_trial_is_failed_and_its_parameters_run_again(storage_url: str) -> None:
@@ -132,19 +132,6 @@ def test_a_preempted_trial_costs_no_budget(storage_url: str) -> None:
         ended = loop.next()
         assert isinstance(ended, Verdict)
         assert ended.next is Next.SUCCEEDED
-
-
-def test_parameters_that_lose_their_worker_every_time_are_given_up(storage_url: str) -> None:
-    with TrialLoop(spec(), storage_url, NAME) as loop:
-        first = take(loop)
-        loop.tell(first, Outcome(failure=Failure.LOST, message="gone"))
-        for _ in range(MAX_RUNS - 1):
-            again = take(loop)
-            assert again.parameters == first.parameters
-            loop.tell(again, Outcome(failure=Failure.LOST, message="gone"))
-        assert take(loop).parameters != first.parameters
-    failures = [trial.user_attrs.get(attributes.FAILURE) for trial in stored_trials(storage_url)]
-    assert failures == ["lost"] * (MAX_RUNS - 1) + ["error", None]
 
 
 def test_a_trial_is_told_once(storage_url: str) -> None:
@@ -290,6 +277,7 @@ def test_a_snapshot_has_counts_the_best_and_the_front(storage_url: str) -> None:
         loop.tell(take(loop), Outcome(failure=Failure.LOST, message="gone"))
     snapshot = read_snapshot(storage, NAME, study)
     assert (snapshot.counts.complete, snapshot.counts.failed, snapshot.counts.preempted) == (4, 1, 1)
+    assert snapshot.counts.retried == 0
     assert (snapshot.counts.waiting, snapshot.counts.total) == (1, 7)
     assert [trial.values for trial in snapshot.best] == [
         {"f1": 0.7, "size": 30},
@@ -297,5 +285,5 @@ def test_a_snapshot_has_counts_the_best_and_the_front(storage_url: str) -> None:
         {"f1": 0.5, "size": 10},
     ]
     assert snapshot.front_size == 3
-    assert snapshot.last_failure == "trial 4: boom", "a lost worker is no fault of the trial"
+    assert snapshot.last_failure == "trial 4, error: boom", "a lost worker is no fault of the trial"
     storage.engine.dispose()

@@ -45,9 +45,11 @@ class TrialCounts(ApiModel):
     pruned: int = 0
     """Ended early by the pruner."""
     failed: int = 0
-    """Ended without values by a fault of their own."""
+    """Ended without values, and run again no more."""
     preempted: int = 0
-    """Ended by the loss of their worker; their parameters are tried again."""
+    """Ended by the loss of their worker; their hyperparameters run again."""
+    retried: int = 0
+    """Failed in another way, with retries left; their hyperparameters run again."""
 
 
 class BestTrial(ApiModel):

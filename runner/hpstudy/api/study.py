@@ -12,6 +12,7 @@ from hpstudy.api.metrics import DEFAULT_OBJECTIVE, TEST_PREFIX, canonical
 from hpstudy.api.model import ApiModel, Rule, exactly_one
 from hpstudy.api.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Constraint, Scalarize, StopWhen, WarmStart
 from hpstudy.api.objectives import Objective as Objective
+from hpstudy.api.retries import Retries
 from hpstudy.api.tasks import ALWAYS, TASKS
 from hpstudy.api.trials import Trial
 from hpstudy.api.workers import ONE_TRIAL, Storage, Workers
@@ -130,7 +131,7 @@ class Budget(ApiModel):
     max_trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Trials that end complete or pruned, over all worker groups together."""
     max_failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 3
-    """Failed trials that the study survives; one more ends it. Preempted trials do not count."""
+    """Failed trials that the study survives; one more ends it. Those that run again do not count."""
 
 
 class StudySpec(ApiModel):
@@ -157,6 +158,8 @@ class StudySpec(ApiModel):
     """Studies of the same storage whose complete trials the sampler learns from; they count for nothing else."""
     budget: Budget = Budget()
     """When the study ends."""
+    retries: Retries = Retries()
+    """How often the hyperparameters of a trial that failed run again, by the class of failure."""
     stop_when: StopWhen | None = None
     """Ends the study before its budget; for one objective, or several with scalarize."""
     parallelism: Annotated[int, Field(ge=1, le=1000)] = 1

@@ -22,7 +22,7 @@ def summarise(
     counts = snapshot.counts
     console.print(
         f"\n{counts.complete} trials complete, {counts.pruned} pruned, {counts.failed} failed, "
-        f"{counts.preempted} preempted"
+        f"{counts.preempted} preempted, {counts.retried} retried"
     )
     if snapshot.sampler:
         console.print(f"[bold]Sampler[/bold]   {snapshot.sampler}", soft_wrap=True)

@@ -30,7 +30,7 @@ class Observation:
 
     number: int
     state: TrialState
-    """RUNNING, COMPLETE, PRUNED, or FAIL by a fault of its own (one that lost its worker says nothing)."""
+    """RUNNING, COMPLETE, PRUNED, or or FAIL (one that runs again says nothing)."""
     values: Mapping[str, Any]
     """Hyperparameters that exist in it, as the trial gets them."""
     objectives: tuple[float, ...] | None = None
@@ -115,7 +115,7 @@ def read_history(study: optuna.Study, space: SearchSpace, number: int) -> list[O
     )
     found = []
     for trial in trials:
-        if trial.number == number or trial.state is TrialState.WAITING or is_lost(trial):
+        if trial.number == number or trial.state is TrialState.WAITING or attributes.runs_again(trial.user_attrs):
             continue
         values = space.decode(trial.params)
         if attributes.TAKEN_FROM in trial.user_attrs and not space.is_whole(values):
@@ -130,8 +130,3 @@ def read_history(study: optuna.Study, space: SearchSpace, number: int) -> list[O
             objectives = worst[: len(objectives)]
         found.append(Observation(trial.number, trial.state, values, objectives, dict(reports)))
     return found
-
-
-def is_lost(trial: FrozenTrial) -> bool:
-    """Whether it ended by no fault of its own; another trial runs its hyperparameters again."""
-    return trial.state is TrialState.FAIL and trial.user_attrs.get(attributes.FAILURE) in attributes.RETRIED

@@ -1,4 +1,4 @@
-"""Optuna's exhaustive samplers, over many groups and lost workers.
+"""Optuna's exhaustive samplers, over many groups and trials that run again.
 
 Optuna's own end ``Study.optimize`` when all is tried, which nobody calls here, propose a running point a second time
 near the end, and trip over trials that ended before they had all of their parameters.
@@ -57,7 +57,7 @@ class GridSampler(optuna.samplers.GridSampler, Hooks):
     def _open_points(self, study: optuna.Study) -> set[int]:
         left = set(range(self._n_min_trials))
         for trial in study._storage.get_all_trials(study._study_id, deepcopy=False):
-            if trial.state is TrialState.WAITING or _runs_again(trial):
+            if trial.state is TrialState.WAITING or attributes.runs_again(trial.user_attrs):
                 continue
             if "grid_id" in trial.system_attrs:
                 left.discard(trial.system_attrs["grid_id"])
@@ -72,7 +72,7 @@ class GridSampler(optuna.samplers.GridSampler, Hooks):
 
 
 class BruteForceSampler(optuna.samplers.BruteForceSampler, Hooks):
-    """Goes by the points that were tried or are running, not by the trials that lost their workers."""
+    """Goes by the points that were tried or are running, not by the trials that run again."""
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -89,7 +89,7 @@ class BruteForceSampler(optuna.samplers.BruteForceSampler, Hooks):
     @staticmethod
     def _populate_tree(tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
         populate = optuna.samplers.BruteForceSampler._populate_tree
-        known = [trial for trial in trials if trial.params and not _runs_again(trial)]
+        known = [trial for trial in trials if trial.params and not attributes.runs_again(trial.user_attrs)]
         populate(tree, [trial for trial in known if trial.state is not TrialState.FAIL], params)
         for trial in known:
             if trial.state is TrialState.FAIL:
@@ -130,7 +130,3 @@ def _key(point: Sequence[Any]) -> tuple[Any, ...]:
             (isinstance(value, bool), round(value, 12) if isinstance(value, float) else value) for value in point
         )
     )
-
-
-def _runs_again(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.FAIL and trial.user_attrs.get(attributes.FAILURE) in attributes.RETRIED

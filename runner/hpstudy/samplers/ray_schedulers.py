@@ -21,8 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.samplers.engine import is_lost
 from hpstudy.samplers.seeding import seeded
+from hpstudy.storage import attributes
 
 _METRIC = "objective"
 _ITERATION = "training_iteration"
@@ -55,7 +55,8 @@ class RayPruner(BasePruner, ABC):
         known = {
             other.number: other
             for other in study.get_trials(deepcopy=False)
-            if not is_lost(other) and (other.intermediate_values or other.state is TrialState.RUNNING)
+            if not attributes.runs_again(other.user_attrs)
+            and (other.intermediate_values or other.state is TrialState.RUNNING)
         }
         known[trial.number] = trial
         return self.decide(dict(sorted(known.items())), trial, "max" if _is_maximized(study) else "min")

@@ -128,7 +128,7 @@ class ServerSampler(SpaceSampler):
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Report the trial at once; where that fails, the next ask does it."""
-        if not self._id or _is_lost(trial, state) or not trial.params:
+        if not self._id or attributes.runs_again(trial.user_attrs) or not trial.params:
             return
         try:
             self._report(trial, state, values)
@@ -182,7 +182,7 @@ class ServerSampler(SpaceSampler):
     def _mirror(self, study: optuna.Study) -> None:
         """Report what is finished and was not, and take back the suggestions of trials that are gone."""
         trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        finished = [t for t in trials if t.state.is_finished() and not _is_lost(t, t.state) and t.params]
+        finished = [t for t in trials if t.state.is_finished() and not attributes.runs_again(t.user_attrs) and t.params]
         unknown = {trial.number for trial in finished} - self._observed
         if unknown:
             self._observed |= self._server.observed_trials(self._id, unknown)
@@ -226,8 +226,3 @@ class ServerSampler(SpaceSampler):
         """The trial's suggestion in this experiment."""
         experiment, suggestion = trial.user_attrs.get(SUGGESTION, (None, None))
         return suggestion if experiment == self._id else None
-
-
-def _is_lost(trial: FrozenTrial, state: TrialState) -> bool:
-    """Whether it says nothing about its parameters, which are tried again."""
-    return state is TrialState.FAIL and trial.user_attrs.get(attributes.FAILURE) in attributes.RETRIED

@@ -34,7 +34,6 @@ from hpstudy.samplers.wandb_config import Sweep
 from hpstudy.samplers.wandb_engine import nearest
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
-from hpstudy.storage.attributes import RETRIED
 
 _log = logging.getLogger(__name__)
 
@@ -162,8 +161,8 @@ class ServerSampler(SpaceSampler):
             self._begin(study, trial, self.space.decode(trial.params))
         run = self._runs.pop(trial.number, None)
         if run is not None:
-            retried = trial.user_attrs.get(attributes.FAILURE) in RETRIED
-            code = {TrialState.COMPLETE: 0, TrialState.PRUNED: _KILLED}.get(state, _KILLED if retried else 1)
+            failed = _KILLED if attributes.runs_again(trial.user_attrs) else 1
+            code = {TrialState.COMPLETE: 0, TrialState.PRUNED: _KILLED}.get(state, failed)
             self._try(lambda: run.finish(self._summary(trial, values), code))
         name = self._ids.pop(trial.number, None)
         if name is not None and self._agent:

@@ -1,6 +1,8 @@
 """What HPStudy records beside Optuna's own columns: user attributes of trials and studies."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 PREFIX = "hpstudy:"
 
@@ -14,6 +16,8 @@ RUNS = PREFIX + "runs"
 """On a trial that runs the parameters of failed trials again: the numbers of those, the newest last."""
 CONTINUES = PREFIX + "continues"
 """On a trial that starts from the last checkpoint of another, where there is one: the number of that."""
+AGAIN = PREFIX + "again"
+"""On a trial that ended FAIL while its class had retries left: true."""
 INITIAL = PREFIX + "initial"
 """On a trial of ``initialTrials``: its place there."""
 TAKEN_FROM = PREFIX + "taken-from"
@@ -30,6 +34,10 @@ SEEDED = PREFIX + "seeded"
 """On a study whose initial trials are queued, and to which the trials of others were added."""
 SAMPLER = PREFIX + "sampler"
 """On a study whose sampler was chosen for it: name, and why."""
+SETTINGS = PREFIX + "settings"
+"""On a study that an operator looks after: what its workers should know now."""
+ENDED_PREFIX = PREFIX + "ended:"
+"""On such a study, with the index of a worker group: how the latest of its pods to end did so."""
 WANDB_SWEEP = PREFIX + "wandb-sweep"
 """On a study that is a sweep on a W&B server: where it is there."""
 WANDB_RUN = PREFIX + "wandb-run"
@@ -58,5 +66,11 @@ class Failure(StrEnum):
     """Its worker is gone."""
 
 
-RETRIED = frozenset({Failure.PREEMPTED, Failure.LOST})
-"""No fault of the trial: its parameters are tried again, and it counts as preempted, never as failed."""
+WORKER_ENDED = frozenset({Failure.PREEMPTED, Failure.LOST})
+"""No fault of the trial: one that runs again counts as preempted."""
+
+
+def runs_again(attributes: Mapping[str, Any]) -> bool:
+    """Whether the trial with these user attributes is no answer to its parameters, because another runs them: it counts
+    as preempted or retried, never as failed, and samplers leave it out."""
+    return bool(attributes.get(AGAIN))

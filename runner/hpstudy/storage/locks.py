@@ -40,6 +40,10 @@ class SessionLocks:
         """Take the lock; without ``wait``, return False when another process has it."""
         return self._locks.acquire(name, wait=wait)
 
+    def release(self, name: str) -> None:
+        """Release one that is held."""
+        self._locks.release(name)
+
     @contextmanager
     def holding(self, name: str) -> Iterator[None]:
         """Hold the lock for a block."""

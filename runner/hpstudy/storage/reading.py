@@ -14,6 +14,7 @@ from hpstudy.api.study import AUTO, StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.opening import storage_errors
 from hpstudy.storage.pareto import hypervolume, pareto_front
+from hpstudy.storage.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Tally:
     """The sampler by name; one that was chosen for it, with the reason."""
     warm_start: WarmStartCounts | None = None
     """What was taken from other studies."""
+    running_groups: frozenset[int] = frozenset()
+    """Worker groups with running trials."""
+    settings: Settings | None = None
+    """What the operator tells the workers, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class StudySnapshot:
     front_size: int | None = None
     """With several objectives: trials on the front."""
     last_failure: str | None = None
-    """Why the latest failed trial failed."""
+    """Number, class and message of the trial that failed last."""
     stop: Stop | None = None
     sampler: str | None = None
     """The sampler by name; one that was chosen for the study, with the reason."""
@@ -59,26 +64,30 @@ class StudySnapshot:
 # Trials that were taken from another study are nobody's result.
 _TALLY = text(
     """
-    select cast(t.state as varchar(60)), a.value_json, count(*) from trials t
+    select cast(t.state as varchar(60)), a.value_json, b.value_json, count(*) from trials t
     join studies s on s.study_id = t.study_id
-    left join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :failure
+    left join trial_user_attributes a on a.trial_id = t.trial_id
+        and a.key = case t.state when 'FAIL' then :failure when 'RUNNING' then :group end
+    left join trial_user_attributes b on b.trial_id = t.trial_id and b.key = :again
     left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
-    where s.study_name = :study and w.trial_id is null group by t.state, a.value_json
+    where s.study_name = :study and w.trial_id is null group by t.state, a.value_json, b.value_json
     union all
-    select a.key, a.value_json, 0 from study_user_attributes a
+    select a.key, a.value_json, null, 0 from study_user_attributes a
     join studies s on s.study_id = a.study_id
-    where s.study_name = :study and a.key in (:stopped, :sampler, :seeded)
+    where s.study_name = :study and a.key in (:stopped, :sampler, :seeded, :settings)
     """
 )
 _LAST_FAILURE = text(
     """
-    select t.number, a.value_json from trials t
+    select t.number, f.value_json, a.value_json from trials t
     join studies s on s.study_id = t.study_id
     join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :message
-    join trial_user_attributes f on f.trial_id = t.trial_id and f.key = :failure and f.value_json not in :retried
-    where s.study_name = :study and t.state = 'FAIL' order by t.number desc limit 1
+    join trial_user_attributes f on f.trial_id = t.trial_id and f.key = :failure
+    left join trial_user_attributes b on b.trial_id = t.trial_id and b.key = :again
+    where s.study_name = :study and t.state = 'FAIL' and b.trial_id is null
+    order by t.datetime_complete desc, t.number desc limit 1
     """
-).bindparams(bindparam("retried", expanding=True))
+)
 _VALUES = text(
     """
     select t.trial_id, v.objective, v.value from trials t
@@ -105,13 +114,18 @@ def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
         "stopped": attributes.STOPPED,
         "sampler": attributes.SAMPLER,
         "seeded": attributes.SEEDED,
+        "settings": attributes.SETTINGS,
+        "group": attributes.GROUP,
+        "again": attributes.AGAIN,
     }
-    for state, value, number in connection.execute(_TALLY, {"study": study, **keys}):
+    running: set[int] = set()
+    for state, value, again, number in connection.execute(_TALLY, {"study": study, **keys}):
         if state.startswith(attributes.PREFIX):
             decided[state] = json.loads(value)
             continue
-        retried = value is not None and json.loads(value) in attributes.RETRIED
-        counts[names.get(state) or ("preempted" if retried else "failed")] += number
+        if state == "RUNNING" and value is not None:
+            running.add(json.loads(value))
+        counts[names.get(state) or _kind_of_failure(value, again)] += number
         counts["total"] += number
     stopped, chosen = decided.get(attributes.STOPPED), decided.get(attributes.SAMPLER)
     seeded = decided.get(attributes.SEEDED, {})
@@ -120,7 +134,15 @@ def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
         stop=Stop(stopped["reason"], stopped["message"]) if stopped and _holds(stopped, spec) else None,
         sampler=_sampler(chosen, spec),
         warm_start=WarmStartCounts.model_validate(seeded["warmStart"]) if seeded.get("warmStart") else None,
+        running_groups=frozenset(running),
+        settings=Settings.model_validate(settings) if (settings := decided.get(attributes.SETTINGS)) else None,
     )
+
+
+def _kind_of_failure(failure: str | None, again: str | None) -> str:
+    if again is None:
+        return "failed"
+    return "preempted" if failure is not None and json.loads(failure) in attributes.WORKER_ENDED else "retried"
 
 
 def _sampler(chosen: Mapping[str, Any] | None, spec: StudySpec) -> str | None:
@@ -143,11 +165,10 @@ def _holds(stopped: Mapping[str, Any], spec: StudySpec) -> bool:
 
 
 def last_failure(connection: Connection, study: str) -> str | None:
-    """The number and message of the latest failed trial."""
-    retried = [json.dumps(failure) for failure in attributes.RETRIED]
-    keys = {"message": attributes.MESSAGE, "failure": attributes.FAILURE, "retried": retried}
+    """The number, class and message of the trial that failed last and does not run again."""
+    keys = {"message": attributes.MESSAGE, "failure": attributes.FAILURE, "again": attributes.AGAIN}
     row = connection.execute(_LAST_FAILURE, {"study": study, **keys}).first()
-    return None if row is None else f"trial {row[0]}: {json.loads(row[1])}"
+    return None if row is None else f"trial {row[0]}, {json.loads(row[1])}: {json.loads(row[2])}"
 
 
 def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySpec) -> StudySnapshot:

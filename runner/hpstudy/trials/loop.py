@@ -24,7 +24,7 @@ from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
-from hpstudy.storage.attributes import RETRIED, Failure
+from hpstudy.storage.attributes import Failure
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import (
     StorageUnreachableError,
@@ -33,8 +33,11 @@ from hpstudy.storage.opening import (
     parse_url,
     storage_errors,
 )
-from hpstudy.storage.reading import Stop, last_failure, read_tally
+from hpstudy.storage.reading import Stop, Tally, last_failure, read_tally
+from hpstudy.storage.settings import read_settings
 from hpstudy.trials.budget import Next, Verdict, judge
+from hpstudy.trials.explaining import await_end, explain
+from hpstudy.trials.failing import fail_trial
 from hpstudy.trials.outcome import Outcome
 from hpstudy.trials.seeding import check_initial_values, seed_study
 
@@ -45,9 +48,6 @@ OUTAGE_LIMIT = 600.0
 """Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
 fresh pod is as good as this one."""
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
-MAX_RUNS = 4
-"""How often a set of parameters is run when its worker is lost: a trial that takes its worker down every time (out of
-memory, say) must not do so for ever."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class TrialLoop:
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
         self._locks = self._patiently(self._take_locks, reconnect=False)
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
-        self._patiently(partial(self._end_own, Failure.LOST, "the worker that ran it is gone"))
+        self._patiently(lambda: await_end(self.study, self._group, self._running(self._group)))
+        self._patiently(self._end_left)
         self._patiently(self._seed)
         if self._given_sampler is None:
             self._spec = self._patiently(self._settle_sampler)
@@ -134,7 +135,7 @@ class TrialLoop:
             except Exception as error:  # the sampler, or a define-by-run function of the user's
                 _log.exception("a trial has no hyperparameters")
                 message = f"no hyperparameters: {type(error).__name__}: {error}"
-                self._patiently(partial(self._end_own, Failure.ERROR, message))
+                self._patiently(partial(self._end_failed_making, message))
                 if self._space is not None:
                     message = f"the sampler cannot propose a trial: {error}"
                     raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
@@ -162,7 +163,9 @@ class TrialLoop:
         return self._patiently(assignment.trial.should_prune)
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> None:
-        """Record the end of a trial, once; parameters that lost their worker are queued again."""
+        """Record the end of a trial, once; its parameters are queued again where its class of failure has retries."""
+        if outcome.failure is Failure.LOST:  # a pod of another node is gone; the operator may have seen how
+            outcome = self._patiently(partial(self._explain, assignment.number, outcome))
         self._patiently(lambda: self._tell(assignment.number, outcome))
         self._in_hand.discard(assignment.number)
 
@@ -171,9 +174,9 @@ class TrialLoop:
         return self._patiently(self._judge)
 
     def _judge(self, *, asking: bool = False) -> Verdict:
-        with self._storage.engine.connect() as connection:
-            tally = read_tally(connection, self._name, self._spec)
-            failure = last_failure(connection, self._name) if tally.counts.failed else None
+        tally, failure = self._tally()
+        if asking and self._end_removed(tally):
+            tally, failure = self._tally()
         verdict = judge(tally.counts, self._spec.budget, failure, tally.stop)
         if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
             return verdict
@@ -188,6 +191,11 @@ class TrialLoop:
         basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
         self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
         return judge(tally.counts, self._spec.budget, failure, stop)
+
+    def _tally(self) -> tuple[Tally, str | None]:
+        with self._storage.engine.connect() as connection:
+            tally = read_tally(connection, self._name, self._spec)
+            return tally, last_failure(connection, self._name) if tally.counts.failed else None
 
     def _seed(self) -> None:
         with self._locks.holding(self._budget_lock):
@@ -227,7 +235,7 @@ class TrialLoop:
         # under it too shows every group's sampler the points of all others.
         with self._locks.holding(self._budget_lock):
             if self._asking:  # the database went away in the middle of it
-                self._end_running(Failure.LOST, "the storage was away when it was made")
+                self._end_unmade(Failure.LOST, "the storage was away when it was made")
             verdict = self._judge(asking=True)
             if verdict.next is not Next.ASK:
                 return verdict
@@ -242,8 +250,20 @@ class TrialLoop:
         self._in_hand.add(trial.number)
         return Assignment(trial.number, parameters, trial.user_attrs.get(attributes.CONTINUES), trial)
 
-    def _tell(self, number: int, outcome: Outcome) -> None:
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+    def _end_failed_making(self, message: str) -> None:
+        with self._locks.holding(self._budget_lock):
+            self._end_unmade(Failure.ERROR, message)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def _explain(self, number: int, outcome: Outcome) -> Outcome:
+        trial = self._storage.get_trial(self._trial_id(number))
+        await_end(self.study, self._group, [trial])
+        return explain(self.study, self._group, trial, outcome, shared_by=len(self._in_hand))
+
+    def _tell(self, number: int, outcome: Outcome, *, began: bool = True) -> None:
+        trial_id = self._trial_id(number)
         trial = self._storage.get_trial(trial_id)
         if trial.state.is_finished():
             return  # told before the connection broke
@@ -254,46 +274,70 @@ class TrialLoop:
         if outcome.scores:
             self._storage.set_trial_system_attr(trial_id, attributes.CV_SCORES, list(outcome.scores))
         if outcome.failure is not None:
-            self._fail(trial, outcome.failure, outcome.message)
+            settings = read_settings(self.study, self._spec)
+            fail_trial(self.study, trial, outcome.failure, outcome.message, settings.retries, began=began)
         elif outcome.pruned:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, outcome.values)
 
-    def _fail(self, trial: optuna.trial.FrozenTrial, failure: Failure, message: str) -> None:
-        runs = [*trial.user_attrs.get(attributes.RUNS, []), trial.number]
-        if failure in RETRIED and len(runs) >= MAX_RUNS:
-            failure, message = Failure.ERROR, f"{message}; given up after {len(runs)} runs"
-        self._storage.set_trial_user_attr(trial._trial_id, attributes.MESSAGE, message)
-        self._storage.set_trial_user_attr(trial._trial_id, attributes.FAILURE, failure.value)
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        if failure in RETRIED and trial.params:
-            attrs = {attributes.RUNS: runs, attributes.CONTINUES: trial.number}
-            self.study.enqueue_trial(trial.params, user_attrs=attrs)
-
     def _take_locks(self) -> SessionLocks:
         """Own the group: whoever holds this lock is the only one to run its trials."""
         with storage_errors():
             locks = SessionLocks(self._url)
-            name = f"group:{self._name}:{self._group}"
-            while not locks.acquire(name, wait=False):
+            while not locks.acquire(self._group_lock(self._group), wait=False):
                 _log.info("waiting for another process that runs group %d of study %s", self._group, self._name)
                 time.sleep(1)
         return locks
 
-    def _end_own(self, failure: Failure, message: str) -> None:
+    def _end_left(self) -> None:
+        """End what a predecessor of the same group left running."""
         with self._locks.holding(self._budget_lock):
-            self._end_running(failure, message)
+            self._end_group(self._group, "the worker that ran it is gone")
 
-    def _end_running(self, failure: Failure, message: str) -> None:
-        """End the trials of this group that are not in hand; a trial that died between its creation and the record of
-        its group has none, and cannot be alive while this process holds the budget's lock."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            own = trial.user_attrs.get(attributes.GROUP, self._group) == self._group
-            if own and trial.number not in self._in_hand:
-                _log.warning("trial %d: %s", trial.number, message)
-                self._tell(trial.number, Outcome(failure=failure, message=message))
+    def _end_removed(self, tally: Tally) -> bool:
+        """End what groups left running that the study has no more: no successor will. True where there was something.
+        The caller holds the budget's lock."""
+        parallelism = (tally.settings or self._spec).parallelism
+        ended = False
+        for group in sorted(tally.running_groups - {self._group}):
+            lock = self._group_lock(group)
+            if group >= parallelism and self._locks.acquire(lock, wait=False):
+                try:
+                    self._end_group(group, "its worker group was removed")
+                finally:
+                    self._locks.release(lock)
+                ended = True
+        return ended
+
+    def _end_group(self, group: int, message: str) -> None:
+        """End the trials of a group whose lock is held here."""
+        trials = self._running(group)
+        for trial in trials:
+            outcome = Outcome(failure=Failure.LOST, message=message)
+            self._tell(trial.number, explain(self.study, group, trial, outcome, shared_by=len(trials)))
+
+    def _end_unmade(self, failure: Failure, message: str) -> None:
+        """End the trial whose making failed. The caller holds the budget's lock."""
+        for trial in self._running(self._group):
+            self._tell(trial.number, Outcome(failure=failure, message=message), began=False)
         self._asking = False
+
+    def _running(self, group: int) -> list[optuna.trial.FrozenTrial]:
+        """Running trials of a group, except those in hand. One that died before its group was recorded has none, and
+        cannot be alive while this process holds the budget's lock."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        found = [
+            trial
+            for trial in trials
+            if trial.user_attrs.get(attributes.GROUP, self._group) == group and trial.number not in self._in_hand
+        ]
+        for trial in found:
+            _log.warning("trial %d of group %d runs no more", trial.number, group)
+        return found
+
+    def _group_lock(self, group: int) -> str:
+        return f"group:{self._name}:{group}"
 
     def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
         """Do it again while the database is away.

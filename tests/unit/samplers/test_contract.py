@@ -269,8 +269,10 @@ def test_a_seed_gives_the_same_study_again(backend: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_failed_and_pruned_trials_are_told_and_lost_ones_run_again(backend: str, known: Path, tmp_path: Path) -> None:
-    study, url = a_study(backend), copy(known, backend, tmp_path / "s.db")
+def test_failed_and_pruned_trials_are_told_and_those_with_retries_run_again(
+    backend: str, known: Path, tmp_path: Path
+) -> None:
+    study, url = a_study(backend, retries={"oom": 1}), copy(known, backend, tmp_path / "s.db")
     with TrialLoop(study, url, NAME) as loop:
         for x in (0.25, 0.3, 0.35):
             loop.study.enqueue_trial({"x": x, "n": 3})
@@ -280,6 +282,9 @@ def test_failed_and_pruned_trials_are_told_and_lost_ones_run_again(backend: str,
         loop.tell(pruned, Outcome(pruned=True))
         loop.tell(silent, Outcome(pruned=True))
         loop.tell(lost, Outcome(failure=Failure.LOST, message="gone"))
+        again = take(loop)
+        assert again.parameters == lost.parameters
+        loop.tell(again, Outcome(failure=Failure.OOM, message="too much"))
         assert take(loop).parameters == lost.parameters
         fresh = take(loop).parameters
     told = [trial.parameters for trial in (failed, pruned, silent, lost)]
@@ -328,7 +333,8 @@ EXHAUSTIVE = [
 def test_a_grid_is_gone_through_once_by_all_groups_and_then_over(
     backend: str, sampler: dict[str, Any], space: dict[str, Any], tmp_path: Path
 ) -> None:
-    study = spec(backend=backend, sampler=sampler, searchSpace=space, budget={"maxTrials": 50, "maxFailedTrials": 9})
+    budget = {"maxTrials": 50, "maxFailedTrials": 9}
+    study = spec(backend=backend, sampler=sampler, searchSpace=space, budget=budget, retries={"timeout": 1})
     url, points, running = f"sqlite:///{tmp_path / 's.db'}", [], []
     with TrialLoop(study, url, NAME, 0) as first, TrialLoop(study, url, NAME, 1) as second:
         for loop in itertools.cycle((first, second)):
@@ -340,8 +346,8 @@ def test_a_grid_is_gone_through_once_by_all_groups_and_then_over(
             elif assigned.next is Next.SUCCEEDED:
                 break
             holder, trial = running.pop(0)
-            if trial.number == 2:
-                holder.tell(trial, Outcome(failure=Failure.LOST, message="gone"))
+            if again := {2: Failure.LOST, 5: Failure.TIMEOUT}.get(trial.number):
+                holder.tell(trial, Outcome(failure=again, message="gone"))
                 continue
             points.append((str(trial.parameters["kind"]), trial.parameters["n"]))
             failure = Failure.ERROR if trial.number == 4 else None

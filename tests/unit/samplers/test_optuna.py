@@ -300,7 +300,10 @@ def test_the_users_functions_are_imported_where_trials_run_alone() -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_an_exhaustive_search_tries_each_point_once_over_groups_failures_and_lost_workers(name: str, url: str) -> None:
     study = a_study(
-        FINITE, sampler={"name": name, "options": {"seed": 5}}, budget={"maxTrials": 100, "maxFailedTrials": 100}
+        FINITE,
+        sampler={"name": name, "options": {"seed": 5}},
+        budget={"maxTrials": 100, "maxFailedTrials": 100},
+        retries={"oom": 1},
     )
     points = set(itertools.product([0.0, 0.1, 0.2], [1, 2], [True, False]))
     with TrialLoop(study, url, NAME, 0) as first, TrialLoop(study, url, NAME, 1) as second:
@@ -315,7 +318,8 @@ def test_an_exhaustive_search_tries_each_point_once_over_groups_failures_and_los
             if len(running) == 3 or not isinstance(assigned, Assignment):
                 holder, trial = running.pop(0)
                 if step in (4, 9):
-                    holder.tell(trial, Outcome(failure=Failure.LOST, message="gone"))
+                    again = Failure.LOST if step == 4 else Failure.OOM
+                    holder.tell(trial, Outcome(failure=again, message="gone"))
                     continue
                 seen.append(tuple(trial.parameters[key] for key in ("x", "n", "flag")))
                 outcome = Outcome(failure=Failure.ERROR, message="boom") if step == 6 else Outcome(values=(1.0,))

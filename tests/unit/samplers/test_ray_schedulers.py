@@ -13,7 +13,6 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_pruner, check_algorithms
 from hpstudy.storage import attributes
-from hpstudy.storage.attributes import Failure
 from tests.support.builders import spec
 
 ASHA = {"name": "ASHAScheduler", "options": {"max_t": 9, "reduction_factor": 3}}
@@ -145,7 +144,7 @@ def test_reports_of_a_lost_trial_count_for_nothing(algorithm: dict[str, Any]) ->
         lost.should_prune()
     for loss in (1.0, 1.1, 1.2):
         train(study, curve(loss))
-    study._storage.set_trial_user_attr(lost._trial_id, attributes.FAILURE, Failure.LOST.value)
+    study._storage.set_trial_user_attr(lost._trial_id, attributes.AGAIN, True)
     study.tell(lost, state=TrialState.FAIL)
     for loss in (1.0, 1.1, 1.2):
         train(without, curve(loss))

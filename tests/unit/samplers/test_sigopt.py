@@ -18,7 +18,6 @@ from hpstudy.samplers import sigopt_engine
 from hpstudy.samplers.build import build_pruner, check_algorithms
 from hpstudy.samplers.sigopt import TOKEN, URL
 from hpstudy.storage import attributes
-from hpstudy.storage.attributes import Failure
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.unit.samplers.sigopt_studies import CONDITIONAL, FINITE, X, Y, a_spec, ask, open_study, propose, told
@@ -156,7 +155,7 @@ def test_a_trial_that_lost_its_worker_tells_nothing() -> None:
     of = a_spec([X], options={"seed": 1})
     history = on_a_line(of, lambda x: -x)
     lost = told(of, {"x": 1.0}, None, TrialState.FAIL)
-    lost.user_attrs[attributes.FAILURE] = Failure.LOST
+    lost.user_attrs[attributes.AGAIN] = True
     assert propose(of, [*history, lost])["x"] > 0.9
 
 

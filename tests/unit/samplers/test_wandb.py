@@ -270,7 +270,7 @@ def test_bayes_keeps_away_from_what_runs() -> None:
             made.add_trial(create_trial(params={"x": x}, distributions=space.distributions, value=(x - 0.6) ** 2))
         first = ask(made, space)["x"]
         if not running:
-            made._storage.set_trial_user_attr(made.trials[5]._trial_id, attributes.FAILURE, Failure.LOST.value)
+            made._storage.set_trial_user_attr(made.trials[5]._trial_id, attributes.AGAIN, True)
             made.tell(5, state=TrialState.FAIL)
         return [first, ask(made, space)["x"]]
 

@@ -1,0 +1,38 @@
+"""The end of a trial without values: its class is recorded, its parameters are queued again while it has retries."""
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpstudy.api.retries import Retries
+from hpstudy.storage import attributes
+from hpstudy.storage.attributes import WORKER_ENDED, Failure
+from hpstudy.trials.retries import give_up_message, has_retry
+
+
+def fail_trial(
+    study: optuna.Study, trial: FrozenTrial, failure: Failure, message: str, retries: Retries, *, began: bool = True
+) -> None:
+    """End a running trial as FAIL. Safe to be done again by whoever finds it half done.
+
+    Args:
+        began: whether it may have trained. One whose making failed does not run again; one whose making an outage cut
+            off does in any case, and continues what it would have continued.
+    """
+    storage, trial_id = study._storage, trial._trial_id
+    runs = [*trial.user_attrs.get(attributes.RUNS, []), trial.number]
+    trials = storage.get_all_trials(study._study_id, deepcopy=False)
+    earlier = [Failure(other.user_attrs[attributes.FAILURE]) for other in trials if other.number in runs[:-1]]
+    again = has_retry(failure, earlier, retries) if began else failure in WORKER_ENDED
+    if not again:
+        message = give_up_message(message, len(runs))
+    storage.set_trial_user_attr(trial_id, attributes.MESSAGE, message)
+    storage.set_trial_user_attr(trial_id, attributes.FAILURE, failure.value)
+    if again:
+        storage.set_trial_user_attr(trial_id, attributes.AGAIN, True)
+        # Before the trial ends: a process that dies in between leaves a trial that its successor ends, not parameters
+        # that nobody runs again.
+        if trial.params and not any(other.user_attrs.get(attributes.RUNS) == runs for other in trials):
+            continues = trial.number if began else trial.user_attrs.get(attributes.CONTINUES)
+            attrs = {attributes.RUNS: runs, attributes.CONTINUES: continues}
+            study.enqueue_trial(trial.params, user_attrs=attrs)
+    study.tell(trial.number, state=TrialState.FAIL)
