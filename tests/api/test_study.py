@@ -121,7 +121,7 @@ def test_too_many_failed_trials_fail_the_study_with_the_last_error(served: Team)
             trials.tell(trial, state=TrialState.FAIL)
     served.poke()
     failed = served.until("Failed", "True", "MaxFailedTrialsExceeded")
-    assert "trial 1: ValueError: number 1" in failed["message"]
+    assert "trial 1, error: ValueError: number 1" in failed["message"]
     assert served.condition("Succeeded")["status"] == "False"
 
 
