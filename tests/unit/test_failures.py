@@ -253,7 +253,7 @@ def test_a_group_that_is_only_restarting_keeps_its_trial(url: str) -> None:
 class TestWhatTheOperatorSaw:
     """Of the end of a pod, of which the worker itself could say nothing."""
 
-    STUDY = spec(retries={"oom": 1})
+    STUDY = spec(retries={"oom": 1}, workers={"nodes": 2})
 
     @staticmethod
     def end(failure: Failure = Failure.OOM, seconds: float = 0, message: str = "pod a was OOM-killed") -> PodEnd:

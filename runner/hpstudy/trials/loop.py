@@ -164,7 +164,8 @@ class TrialLoop:
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record the end of a trial, once; its parameters are queued again where its class of failure has retries."""
-        if outcome.failure is Failure.LOST:  # a pod of another node is gone; the operator may have seen how
+        if outcome.failure is Failure.LOST and self._spec.workers.nodes > 1:
+            # Another node's pod is gone; the operator may have seen how.
             outcome = self._patiently(partial(self._explain, assignment.number, outcome))
         self._patiently(lambda: self._tell(assignment.number, outcome))
         self._in_hand.discard(assignment.number)
