@@ -13,6 +13,10 @@ from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod,
 
 EXIT_INVALID = 2
 """Exit code of a worker that found the study itself invalid: starting it again would change nothing."""
+EXIT_KILLED = 137
+"""Exit code of a container that was killed: at its memory limit (OOMKilled), or when its time to stop was over."""
+EXIT_PREEMPTED = 143
+"""Exit code of a worker that was told to stop and handed its trial back."""
 BACKOFF_LIMIT = 10
 """Pods of a group that may be lost to crashes before the group counts as failed. The Job's back-off grows from 10 s to
 six minutes, so ten take about half an hour: longer than a node needs to come back or an outage to be noticed."""
@@ -113,16 +117,18 @@ def _arguments(job: str, group: int) -> tuple[str, ...]:
 
 
 def _failure_rules(container: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An eviction costs nothing; an invalid study ends the Job at once; everything else counts against the limit."""
+    """What was done to a pod costs nothing: an eviction, a deletion, a kill (a trial that needed too much memory counts
+    as a failed trial). An invalid study ends the Job at once; everything else counts against the limit."""
+    name = container.get("name", "worker")
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {
+            "action": "Ignore",
+            "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_KILLED, EXIT_PREEMPTED]},
+        },
+        {
             "action": "FailJob",
-            "onExitCodes": {
-                "containerName": container.get("name", "worker"),
-                "operator": "In",
-                "values": [EXIT_INVALID],
-            },
+            "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_INVALID]},
         },
     ]
 

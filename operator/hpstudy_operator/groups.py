@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from hpstudy.api import reasons
 from hpstudy_operator import names
-from hpstudy_operator.builders import EXIT_INVALID
+from hpstudy_operator.builders import EXIT_INVALID, EXIT_KILLED
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import CONTAINER
 
@@ -90,6 +90,12 @@ class Group:
         return self.job is not None and self.ready_pods >= self.job["spec"]["completions"]
 
     @property
+    def kills(self) -> int:
+        """Pods that were killed with SIGKILL, as one is that needs more memory than its limit. The Job replaces them
+        for as long as it exists."""
+        return sum(1 for pod in self._ended_badly() if ended_container(pod)[1]["exitCode"] == EXIT_KILLED)
+
+    @property
     def ready_pods(self) -> int:
         """Pods that run."""
         return sum(1 for pod in self.pods if _is_ready(pod))
@@ -99,9 +105,10 @@ class Group:
         if invalid := self._invalid():
             return invalid
         condition = self._condition("Failed") or self._condition("FailureTarget") or {}
-        message = f"worker group {self.index} failed: {condition.get('message') or condition.get('reason')}"
-        last = max(self._ended_badly(), key=lambda pod: str(_ended(pod)[1]["finishedAt"]), default=None)
-        return Finding(reasons.WORKER_GROUP_FAILED, f"{message}; {_last_words(last)}" if last else message)
+        how = condition.get("message") or condition.get("reason") or f"{self.kills} of its pods were killed"
+        message = f"worker group {self.index} failed: {how}"
+        last = max(self._ended_badly(), key=lambda pod: str(ended_container(pod)[1]["finishedAt"]), default=None)
+        return Finding(reasons.WORKER_GROUP_FAILED, f"{message}; {last_words(last)}" if last else message)
 
     def waiting(self) -> Finding | None:
         """Why a pod of the group cannot start."""
@@ -116,7 +123,7 @@ class Group:
             return None
         if failed := list(self._ended_badly()):
             return Finding(
-                reasons.CONTAINER_FAILED, f"{_last_words(failed[-1])}; the Job starts it again, after a growing delay"
+                reasons.CONTAINER_FAILED, f"{last_words(failed[-1])}; the Job starts it again, after a growing delay"
             )
         if not self.pods and self.job and now - _time(self.job["metadata"]["creationTimestamp"]) > POD_PATIENCE:
             name, namespace = self.job["metadata"]["name"], self.job["metadata"]["namespace"]
@@ -128,15 +135,15 @@ class Group:
 
     def _invalid(self) -> Finding | None:
         for pod in self._ended_badly():
-            container, terminated = _ended(pod)
-            if container == _worker_name(pod) and terminated["exitCode"] == EXIT_INVALID:
+            container, terminated = ended_container(pod)
+            if container == worker_name(pod) and terminated["exitCode"] == EXIT_INVALID:
                 return _parse_verdict(terminated.get("message", "")) or Finding(
-                    reasons.WORKER_GROUP_FAILED, _last_words(pod)
+                    reasons.WORKER_GROUP_FAILED, last_words(pod)
                 )
         return None
 
     def _ended_badly(self) -> Iterator[Resource]:
-        return (pod for pod in self.pods if _ended(pod)[1].get("exitCode") and not _was_evicted(pod))
+        return (pod for pod in self.pods if ended_container(pod)[1].get("exitCode") and disruption(pod) is None)
 
     def _annotation(self, key: str) -> str:
         annotations = self.job["metadata"].get("annotations", {}) if self.job else {}
@@ -155,11 +162,10 @@ def has_ended(pod: Resource) -> bool:
     return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
 
 
-def _was_evicted(pod: Resource) -> bool:
-    return any(
-        condition["type"] == "DisruptionTarget" and condition["status"] == "True"
-        for condition in pod.get("status", {}).get("conditions", [])
-    )
+def disruption(pod: Resource) -> Resource | None:
+    """The condition of a pod that the cluster wanted gone: an eviction, a preemption, a lost node."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == "DisruptionTarget" and c["status"] == "True"), None)
 
 
 def _is_ready(pod: Resource) -> bool:
@@ -186,7 +192,7 @@ def _waiting(pod: Resource) -> Finding | None:
     return None
 
 
-def _ended(pod: Resource) -> tuple[str, Resource]:
+def ended_container(pod: Resource) -> tuple[str, Resource]:
     """Name and state of the container that ended the pod: the worker if it failed, else the first that did."""
     status = pod.get("status", {})
     found: list[tuple[str, Resource]] = [
@@ -194,17 +200,19 @@ def _ended(pod: Resource) -> tuple[str, Resource]:
         for container in [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
         if container.get("state", {}).get("terminated", {}).get("exitCode")
     ]
-    worker = _worker_name(pod)
+    worker = worker_name(pod)
     return next((item for item in found if item[0] == worker), found[0] if found else ("", {}))
 
 
-def _worker_name(pod: Resource) -> str:
+def worker_name(pod: Resource) -> str:
+    """Name of the container that runs trials."""
     containers = pod["spec"]["containers"]
     return str(containers[0]["name"] if containers else CONTAINER)  # the builder puts it first
 
 
-def _last_words(pod: Resource) -> str:
-    container, terminated = _ended(pod)
+def last_words(pod: Resource) -> str:
+    """How and with which message the container ended that ended the pod."""
+    container, terminated = ended_container(pod)
     detail = f" ({terminated['reason']})" if terminated.get("reason") not in {None, "Error"} else ""
     words = str(terminated.get("message", "")).strip()
     text = f"pod {pod['metadata']['name']}, container {container} ended with code {terminated['exitCode']}{detail}"

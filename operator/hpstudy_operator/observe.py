@@ -1,6 +1,6 @@
 """What is: everything that a decision needs, read afresh."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,8 +11,10 @@ from hpstudy.api.load import parse_study
 from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
 from hpstudy.api.study import KIND, Study
 from hpstudy.samplers.build import check_algorithms
+from hpstudy.storage.ends import PodEnd
 from hpstudy_operator import builders, names
 from hpstudy_operator.conditions import is_true
+from hpstudy_operator.ends import latest_end
 from hpstudy_operator.groups import Group, has_ended
 from hpstudy_operator.kube import Kube, Ref, Resource
 from hpstudy_operator.storages import Storages, StorageView
@@ -97,14 +99,15 @@ def observe(kube: Kube, storages: Storages, key: Key, now: datetime) -> Snapshot
     pods = kube.select("Pod", key.namespace, selector)
     children = {("Job", job["metadata"]["name"]): job for job in jobs}
     children |= {("Service", s["metadata"]["name"]): s for s in kube.select("Service", key.namespace, selector)}
+    groups = _groups(resource, jobs, pods)
     if study is not None:
         children |= _by_name(kube, key, study, children)
     return Snapshot(
         resource=resource,
         study=study,
         invalid=invalid,
-        storage=None if study is None else storages.look(study, int(resource["metadata"]["generation"])),
-        groups=_groups(resource, jobs, pods),
+        storage=None if study is None else storages.look(study, int(resource["metadata"]["generation"]), _ends(groups)),
+        groups=groups,
         children=children,
     )
 
@@ -149,6 +152,12 @@ def _groups(study: Resource, jobs: list[Resource], pods: list[Resource]) -> tupl
         Group(index, by_index.get(index), tuple(own.get(index, ())), tuple(leftovers.get(index, ())))
         for index in sorted({*own, *leftovers})
     )
+
+
+def _ends(groups: Iterable[Group]) -> dict[int, PodEnd]:
+    """How the latest pod of each group ended."""
+    found = {group.index: latest_end(group.pods) for group in groups}
+    return {index: end for index, end in found.items() if end is not None}
 
 
 def _index(resource: Resource) -> int:

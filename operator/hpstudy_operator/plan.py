@@ -44,6 +44,7 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
         image: of the workers, for a template that names none.
     """
     plan = Plan()
+    trials = snapshot.storage.snapshot.counts.total if snapshot.storage and snapshot.storage.snapshot else 0
     groups = {group.index: group for group in snapshot.groups}
     _apply_if_different(plan, snapshot, builders.build_config_map(snapshot.resource))
     for index in range(study.spec.parallelism):
@@ -54,6 +55,10 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
             plan.stall = plan.stall or taken
             continue
         _apply_if_different(plan, snapshot, service)
+        if not trials and group.kills > builders.BACKOFF_LIMIT:
+            # Before any trial: what all of them share does not fit, and no failed trial will ever end the study.
+            plan.failure = plan.failure or group.failure()
+            continue
         attempt = _attempt_to_start(plan, snapshot, group, next_)
         if attempt is not None:
             if group.job is not None:

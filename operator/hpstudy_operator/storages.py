@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import optuna
@@ -11,8 +12,10 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import stored_study_name
 from hpstudy.api.study import Study
 from hpstudy.api.workers import SecretKey
-from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url
+from hpstudy.storage.ends import PodEnd, record_end
+from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
 from hpstudy.storage.reading import StudySnapshot, read_snapshot
+from hpstudy.storage.settings import record_settings
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import TENANT_SECRET, Tenants, secret_value
 
@@ -47,6 +50,8 @@ class _Open:
     storage: optuna.storages.RDBStorage | None = None
     studies: set[tuple[str, int]] = field(default_factory=set)
     """Studies, by stored name and generation, that were compared with what is stored."""
+    ends: dict[tuple[str, int], PodEnd] = field(default_factory=dict)
+    """What was told of the ends of pods, by stored name and worker group."""
     used: float = 0.0
     failed: tuple[float, str] | None = None
     """When it last could not be reached, and why."""
@@ -61,11 +66,14 @@ class Storages:
         self._open: dict[str, _Open] = {}
         self._guard = threading.Lock()
 
-    def look(self, study: Study, generation: int) -> StorageView:
-        """Prepare the storage where that is needed, and read the study.
+    def look(self, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StorageView:
+        """Prepare the storage where that is needed, tell the workers what they cannot know, and read the study.
 
         Preparing is part of looking: nothing can be decided before the storage is there, and it changes nothing that
-        exists.
+        exists. Telling is idempotent too, and is done when there is something new.
+
+        Args:
+            ends: how the latest pod of each worker group ended.
         """
         namespace = study.metadata.namespace
         reference = study.spec.storage.secret_ref if study.spec.storage else TENANT_SECRET
@@ -83,7 +91,7 @@ class Storages:
                 f"--from-literal={reference.key}=postgresql://user:password@host:5432/database",
             )
         try:
-            snapshot = self._read(url, study, generation)
+            snapshot = self._read(url, study, generation, ends)
         except StorageUnreachableError as error:
             return StorageView(
                 reference,
@@ -112,7 +120,7 @@ class Storages:
         for entry in entries:
             _close(entry)
 
-    def _read(self, url: str, study: Study, generation: int) -> StudySnapshot:
+    def _read(self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StudySnapshot:
         if parse_url(url).get_backend_name() == "sqlite":
             raise InvalidStudyError(
                 reasons.STORAGE_UNREACHABLE,
@@ -128,7 +136,7 @@ class Storages:
                 if entry.storage is None:
                     self._tenants.provision(study.metadata.namespace, url)
                     entry.storage = open_storage(url)
-                snapshot = _read_study(entry, entry.storage, study, generation)
+                snapshot = _read_study(entry, entry.storage, study, generation, ends)
             except StorageUnreachableError as error:
                 entry.failed = (time.monotonic(), str(error))
                 # Opened anew next time: the tables or the role itself may be gone with a database that was replaced.
@@ -138,15 +146,34 @@ class Storages:
             return snapshot
 
 
-def _read_study(entry: _Open, storage: optuna.storages.RDBStorage, study: Study, generation: int) -> StudySnapshot:
+def _read_study(
+    entry: _Open, storage: optuna.storages.RDBStorage, study: Study, generation: int, ends: Mapping[int, PodEnd]
+) -> StudySnapshot:
     name = stored_study_name(study.metadata)
     if (name, generation) not in entry.studies:
-        open_study(storage, name, study.spec)
+        _prepare_study(storage, name, study)
         entry.studies.add((name, generation))
     snapshot = read_snapshot(storage, name, study.spec)
     if not snapshot.counts.total:
-        open_study(storage, name, study.spec)  # not started yet, or lost with its database: cheap, and makes sure
+        _prepare_study(storage, name, study)  # not started yet, or lost with its database: cheap, and makes sure
+    _tell_ends(entry, storage, name, ends)
     return snapshot
+
+
+def _prepare_study(storage: optuna.storages.RDBStorage, name: str, study: Study) -> None:
+    opened = open_study(storage, name, study.spec)
+    with storage_errors():
+        record_settings(opened, study.spec)
+
+
+def _tell_ends(entry: _Open, storage: optuna.storages.RDBStorage, name: str, ends: Mapping[int, PodEnd]) -> None:
+    new = {group: end for group, end in ends.items() if entry.ends.get((name, group)) != end}
+    if new:
+        with storage_errors():
+            stored = optuna.load_study(study_name=name, storage=storage)
+            for group, end in new.items():
+                record_end(stored, group, end)
+                entry.ends[name, group] = end
 
 
 def _close(entry: _Open) -> None:
@@ -154,3 +181,4 @@ def _close(entry: _Open) -> None:
         entry.storage.engine.dispose()
     entry.storage = None
     entry.studies.clear()
+    entry.ends.clear()

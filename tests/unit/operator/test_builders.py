@@ -46,9 +46,10 @@ class TestJob:
         ]
         assert pod_spec()["subdomain"] == build_service(study(), 0)["metadata"]["name"] == "reviews-0"
 
-    def test_an_eviction_costs_nothing_and_an_invalid_study_ends_the_job(self) -> None:
-        ignore, fail = worker_job(with_container(name="trainer"))["spec"]["podFailurePolicy"]["rules"]
-        assert ignore["action"] == "Ignore"
+    def test_what_was_done_to_a_pod_costs_nothing_and_an_invalid_study_ends_the_job(self) -> None:
+        evicted, killed, fail = worker_job(with_container(name="trainer"))["spec"]["podFailurePolicy"]["rules"]
+        assert evicted["action"] == killed["action"] == "Ignore"
+        assert killed["onExitCodes"] == {"containerName": "trainer", "operator": "In", "values": [137, 143]}
         assert fail["action"] == "FailJob"
         assert fail["onExitCodes"] == {"containerName": "trainer", "operator": "In", "values": [2]}
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hpstudy.api import reasons
+from hpstudy_operator.decide import Decision
 from hpstudy_operator.plan import MAX_ATTEMPTS
 from tests.unit.operator.objects import (
     EARLIER,
@@ -156,6 +157,20 @@ class TestStalled:
         decision = decided(observed(resource, made, pods=(ended_pod(made, 1, "Segmentation fault"),)))
         assert condition(decision, "Stalled") == ("True", reasons.CONTAINER_FAILED)
         assert "Segmentation fault" in message(decision, "Stalled")
+
+    def test_workers_that_are_killed_before_any_trial_fail_the_study_in_the_end(self) -> None:
+        resource = study()
+        made = job(resource)
+
+        def after(kills: int, **trials: int) -> Decision:
+            pods = tuple(ended_pod(made, 137, reason="OOMKilled") for _ in range(kills))
+            return decided(observed(resource, made, pods=pods, storage=stored(**trials)))
+
+        assert condition(after(10), "Stalled") == ("True", reasons.CONTAINER_FAILED)
+        assert condition(after(11), "Failed") == ("True", reasons.WORKER_GROUP_FAILED)
+        assert "11 of its pods were killed" in message(after(11), "Failed")
+        assert "OOMKilled" in message(after(11), "Failed")
+        assert condition(after(11, failed=1), "Failed")[0] == "False", "maxFailedTrials is the limit of trials"
 
     def test_a_preempted_worker_is_no_trouble(self) -> None:
         resource = study()
