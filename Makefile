@@ -82,7 +82,7 @@ bench-samplers: ## The samplers against each other: an hour; SEEDS=2 takes a fif
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks.samplers --seeds $(SEEDS)
 
-bench-pruning: examples/data/reviews.csv ## What pruning saves under DDP: about an hour
+bench-pruning: examples/data/reviews.csv ## What pruning saves under DDP: half an hour
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks.pruning
 

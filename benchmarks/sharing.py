@@ -60,6 +60,7 @@ def _manifest(trials: int) -> dict[str, Any]:
     spec["objectives"] = [{"metric": "eval_loss", "direction": "minimize"}]
     spec["searchSpace"] = {"parameters": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2}}}
     spec["budget"] = {"maxTrials": trials}
+    spec["workers"] = {"trialsPerPod": 1}
     return manifest
 
 
