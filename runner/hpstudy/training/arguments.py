@@ -1,6 +1,7 @@
 """Hyperparameters by name to TrainingArguments and model configuration."""
 
 import difflib
+import importlib.util
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -72,6 +73,24 @@ def check_known(names: Iterable[str], known: Iterable[str], refused: Mapping[str
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "see its documentation"
             raise InvalidStudyError(reasons.UNKNOWN_PARAMETER, f"{field}.{name}: {what}; {hint}")
+
+
+def check_sharding(arguments: Mapping[str, Any], *, gpus: bool) -> None:
+    """Check that what spreads a model over ranks takes effect: on CPUs accelerate passes over it in silence.
+
+    Raises:
+        InvalidStudyError: it would not.
+    """
+    for name in ("fsdp", "deepspeed"):
+        if not arguments.get(name):
+            continue
+        if not gpus:
+            problem = "the worker has no GPU, and on CPUs accelerate takes no notice of it; remove it"
+        elif name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+            problem = "the worker's image lacks the package deepspeed"
+        else:
+            continue
+        raise InvalidStudyError(reasons.INVALID_OPTION, f"arguments.{name}: {problem}")
 
 
 def typed(arguments: Mapping[str, Any], field: str) -> dict[str, Any]:

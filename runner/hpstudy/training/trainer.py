@@ -18,7 +18,7 @@ from hpstudy.api.tasks import TASKS
 from hpstudy.api.transformers import TransformersTrial
 from hpstudy.space.load import read_space
 from hpstudy.training.adapters import Adapter
-from hpstudy.training.arguments import PEFT_PREFIX, check_names, split_parameters, typed
+from hpstudy.training.arguments import PEFT_PREFIX, check_names, check_sharding, split_parameters, typed
 from hpstudy.training.callback import StudyCallback
 from hpstudy.training.models import Models
 from hpstudy.training.objective import load_objective
@@ -53,6 +53,7 @@ class TransformersForm:
         self._adapter = Adapter(self._spec.peft, self._task) if self._spec.peft is not None else None
         check_names(self._spec.arguments, "arguments", self._task.unsupported)
         self._arguments = _DEFAULTS | typed(self._spec.arguments, "arguments")
+        check_sharding(self._arguments, gpus=torch.cuda.is_available())
         space = read_space(self._study)
         if space is not None:
             self._split_parameters(space.distributions, "searchSpace")
