@@ -5,10 +5,14 @@ import os
 import random
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy
 import torch
+from torch.distributed import distributed_c10d
+
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,8 @@ class Baseline:
     """The state of a process before its first trial, which each trial begins from."""
 
     environment: dict[str, str]
+    folder: str
+    """The working directory."""
     generators: tuple[Any, ...]
     """Of Python, numpy and torch."""
     dtype: torch.dtype
@@ -31,6 +37,7 @@ class Baseline:
         gc.freeze()
         return cls(
             environment=dict(os.environ),
+            folder=str(Path.cwd()),
             generators=(random.getstate(), numpy.random.get_state(), torch.get_rng_state()),
             dtype=torch.get_default_dtype(),
             threads=torch.get_num_threads(),
@@ -44,7 +51,7 @@ class Baseline:
 
 def reset(baseline: Baseline) -> None:
     """End what a trial left: its garbage and GPU memory, the precision that accelerate keeps for the process, the
-    generators, the environment and torch's flags. The process group stays."""
+    generators, the environment, the working directory and torch's flags. The process group stays."""
     _forget_accelerator()
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
@@ -57,15 +64,45 @@ def reset(baseline: Baseline) -> None:
     if dict(os.environ) != baseline.environment:
         os.environ.clear()
         os.environ.update(baseline.environment)
+    os.chdir(baseline.folder)
     python, of_numpy, of_torch = baseline.generators
     random.setstate(python)
     numpy.random.set_state(of_numpy)
     torch.set_rng_state(of_torch)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(torch.initial_seed())
     torch.set_grad_enabled(True)
     torch.set_default_dtype(baseline.dtype)
     if torch.get_num_threads() != baseline.threads:
         torch.set_num_threads(baseline.threads)
     _set_flags(baseline.flags)
+
+
+def seed_generators() -> None:
+    """Begin from one seed, where a trial has no other: what it draws must not depend on which process it is in."""
+    random.seed(_SEED)
+    numpy.random.seed(_SEED)
+    torch.manual_seed(_SEED)
+
+
+def leave_process_group() -> None:
+    """End the process group that a trial made, on all ranks at the same place; the next makes one of its own."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    _forget_process_group()
+
+
+def abandon_process_group() -> None:
+    """End it on a rank that failed, so that those that wait for it in a collective fail, too."""
+    if torch.distributed.is_initialized():
+        distributed_c10d._abort_process_group()  # NCCL's operations that never end would hold up destroy_process_group
+    _forget_process_group()
+    gc.collect()  # gloo hangs up when nothing holds the group any more
+
+
+def _forget_process_group() -> None:
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].PartialState._reset_state()
 
 
 def _forget_accelerator() -> None:

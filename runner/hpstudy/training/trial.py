@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 import torch
 from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed import DistError
 
 from hpstudy.api.study import Objective
 
 # A peer that dies closes its connection, which ends the wait at once; one that trains slowly must not.
 _AGREEMENT_TIMEOUT = timedelta(days=7)
 _PRUNED = "hpstudy/pruned"
+_NONE = "hpstudy:none"
 
 
 class Reporter(Protocol):
@@ -56,6 +58,7 @@ class Trial:
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._host, self._port = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
         self._reporter = reporter
         self._prune = False
         self._questions = 0
@@ -99,7 +102,10 @@ class Trial:
         if self.rank == 0:
             store.set(key, value)
             return value
-        return str(store.get(key).decode())
+        given = str(store.get(key).decode())
+        if given == _NONE:
+            raise DistError("rank zero failed")
+        return given
 
     def is_pruned(self) -> bool:
         """Whether rank zero was told to prune: for ranks that take no steps together. Unlike :meth:`should_prune` it
@@ -111,6 +117,11 @@ class Trial:
             store.set(_PRUNED, "1")
         return store.check([_PRUNED])  # on rank zero: when it answers, the others see it
 
+    def give_up(self) -> None:
+        """Called where this rank fails: the others must not wait for an answer of rank zero's for ever."""
+        if self.rank == 0 and self.world_size > 1:
+            (self._store or self._connect()).set(f"hpstudy/answer/{self._questions}", _NONE)
+
     def progress(self, share: float) -> None:
         """Show how far training is, from 0 to 1."""
         if self._reporter is not None:
@@ -118,8 +129,8 @@ class Trial:
 
     def _connect(self) -> Store:
         self._store = TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
+            self._host,
+            self._port,
             is_master=False,
             wait_for_workers=False,
             timeout=_AGREEMENT_TIMEOUT,

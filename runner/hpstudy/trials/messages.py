@@ -8,10 +8,11 @@ from                to                       messages
 a pod's supervisor  the driver               Hello, Prepared, Invalid, Finished, Stopping
 the driver          every pod's supervisor   Run, Abort, Exit
 training rank 0     the driver               Begin, Progress, Report (answered by Answer), Result
+rank 0, inline      the driver               the same, and Failed; the next trial's Run is the answer
 ==================  =======================  ===============================================
 
 Several trials may run side by side: what a supervisor and the driver say of one has its number, and a rank zero says
-first, with Begin, whose line it is.
+first, with Begin, whose line it is. Ranks that live for many trials have the number of the first.
 """
 
 from typing import Annotated, Any, Literal
@@ -142,8 +143,28 @@ class Result(_Message):
     memory: DeviceMemory | None = None
 
 
+class Failed(_Message):
+    """The trial failed, and its ranks live on for the next."""
+
+    kind: Literal["failed"] = "failed"
+    cause: Cause
+
+
 Message = (
-    Hello | Prepared | Invalid | Finished | Stopping | Run | Abort | Exit | Begin | Progress | Report | Answer | Result
+    Hello
+    | Prepared
+    | Invalid
+    | Finished
+    | Stopping
+    | Run
+    | Abort
+    | Exit
+    | Begin
+    | Progress
+    | Report
+    | Answer
+    | Result
+    | Failed
 )
 _adapter: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 

@@ -17,6 +17,23 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
+class Session:
+    """Ranks that live for many trials (``workers.isolation: inline``).
+
+    Attributes:
+        launch: number of the trial that they were launched for.
+        waiting_for: nodes whose ranks have not ended.
+        link: rank zero's.
+        ending: on one node they have ended, or were told to; no trial must be given to the others.
+    """
+
+    launch: int
+    waiting_for: set[int]
+    link: "Link[bytes, bytes] | None" = None
+    ending: bool = False
+
+
+@dataclass(eq=False)
 class Attempt:
     """A trial that runs.
 
@@ -24,6 +41,7 @@ class Attempt:
         slot: its place among those that share the pod.
         port: of its ranks' rendezvous.
         waiting_for: nodes whose ranks have not ended.
+        launch: number of the trial that its ranks were launched for; another's where they live for many.
         link: rank zero's.
         decided: how it ends whatever its ranks say, because the driver ended it.
         lost: which node went away.
@@ -34,6 +52,7 @@ class Attempt:
     slot: int
     port: int
     waiting_for: set[int]
+    launch: int
     started: float = field(default_factory=time.monotonic)
     link: "Link[bytes, bytes] | None" = None
     causes: list[Cause] = field(default_factory=list)

@@ -22,6 +22,7 @@ from hpstudy.trials.messages import (
     Answer,
     Begin,
     Exit,
+    Failed,
     Finished,
     Invalid,
     Message,
@@ -33,7 +34,7 @@ from hpstudy.trials.messages import (
     Stopping,
 )
 from hpstudy.trials.outcome import Outcome
-from hpstudy.worker.attempts import Attempt
+from hpstudy.worker.attempts import Attempt, Session
 from hpstudy.worker.events import Events
 from hpstudy.worker.nodes import Nodes
 from hpstudy.worker.slots import Slots
@@ -68,6 +69,7 @@ class Driver:
         self._nodes = Nodes(servers, key, self)
         self._slots: Slots | None = None
         self._attempts: dict[int, Attempt] = {}
+        self._session: Session | None = None
         self._ask_at: float | None = 0.0
         """When to ask for the next trial; None: there will be no more."""
 
@@ -118,7 +120,8 @@ class Driver:
                 self._ask_at = None
 
     def _can_start(self) -> bool:
-        return self._nodes.prepared == self._spec.workers.nodes and self._slots is not None and self._slots.has_room
+        ready = self._nodes.prepared == self._spec.workers.nodes and (self._session is None or not self._session.ending)
+        return ready and self._slots is not None and self._slots.has_room
 
     def _patience(self) -> float | None:
         """Seconds until something is due without a message."""
@@ -131,7 +134,8 @@ class Driver:
         assert self._slots is not None
         self._events.emit("trial", number=assignment.number, parameters=assignment.parameters)
         port = _free_port({attempt.port for attempt in self._attempts.values()})
-        attempt = Attempt(assignment, self._slots.take(), port, waiting_for=set(self._nodes))
+        nodes = set(self._nodes)
+        attempt = Attempt(assignment, self._slots.take(), port, waiting_for=nodes, launch=assignment.number)
         self._attempts[attempt.number] = attempt
         run = Run(
             number=attempt.number,
@@ -141,6 +145,13 @@ class Driver:
             slot=attempt.slot,
             slots=self._slots.count,
         )
+        if self._session is not None:
+            assert self._session.link is not None  # its first trial has ended
+            attempt.launch = self._session.launch
+            self._nodes.answer(self._session.link, run)
+            return
+        if self._spec.workers.isolation == "inline":
+            self._session = Session(attempt.number, set(nodes))
         self._send_all(run)
 
     def _finish(self, attempt: Attempt) -> None:
@@ -167,6 +178,8 @@ class Driver:
             metrics=dict(outcome.metrics),
             seconds=round(attempt.seconds, 3),
         )
+        if self._session is not None and self._session.ending:
+            self._end_session(self._session)
         if self._ask_at is not None:
             self._ask_at = 0.0
 
@@ -185,6 +198,8 @@ class Driver:
         """Act on what a rank zero said."""
         if isinstance(message, Begin) and message.number in self._attempts:
             self._attempts[message.number].link = link
+            if self._session is not None:
+                self._session.link = link
         attempt = next((attempt for attempt in self._attempts.values() if attempt.link is link), None)
         if attempt is None:
             return
@@ -198,6 +213,11 @@ class Driver:
                 self._nodes.answer(link, Answer(prune=prune))
             case Result():
                 attempt.result = message
+                if self._session is not None:
+                    attempt.waiting_for.clear()
+            case Failed(cause=cause):
+                attempt.causes.append(cause)
+                attempt.waiting_for.clear()
 
     def from_node(self, node: int, message: Message) -> None:
         """Act on what a supervisor said."""
@@ -208,11 +228,15 @@ class Driver:
                     self._slots = Slots(self._spec.workers.trials_per_pod, processes, cpus, gpus)
             case Invalid(reason=reason, message=text):
                 raise InvalidStudyError(reason, text)
-            case Finished(number=number, cause=cause) if attempt := self._attempts.get(number):
-                attempt.waiting_for.discard(node)
-                if cause is not None:
-                    attempt.causes.append(cause)
-                    attempt.abort_at = attempt.abort_at or time.monotonic() + _LAST_WORDS_SECONDS
+            case Finished(number=number, cause=cause):
+                for attempt in self._attempts.values():
+                    if attempt.launch == number:
+                        attempt.waiting_for.discard(node)
+                        if cause is not None:
+                            attempt.causes.append(cause)
+                            attempt.abort_at = attempt.abort_at or time.monotonic() + _LAST_WORDS_SECONDS
+                if self._session is not None and self._session.launch == number:
+                    self._leave_session(self._session, node)
             case Stopping():
                 # Pod 0 takes the driver with it; another pod's trial is handed back, and its replacement awaited.
                 if node == 0:
@@ -231,12 +255,29 @@ class Driver:
                 attempt.waiting_for.discard(node)
                 attempt.lost = attempt.lost or f"the pod of node {node} is gone"
                 self._abort(attempt)
+        if self._session is not None and node in self._session.waiting_for:
+            self._leave_session(self._session, node)
 
     def _abort(self, attempt: Attempt) -> None:
         if not attempt.aborted:
             attempt.aborted = True
+            if self._session is not None:
+                self._session.ending = True
             for node in attempt.waiting_for:
-                self._nodes.send(node, Abort(number=attempt.number))
+                self._nodes.send(node, Abort(number=attempt.launch))
+
+    def _leave_session(self, session: Session, node: int) -> None:
+        """The ranks of one node have ended: so do the others, at once where no trial's last words are awaited."""
+        session.ending = True
+        session.waiting_for.discard(node)
+        if not session.waiting_for:
+            self._session = None
+        elif not self._attempts:
+            self._end_session(session)
+
+    def _end_session(self, session: Session) -> None:
+        for node in session.waiting_for:
+            self._nodes.send(node, Abort(number=session.launch))
 
     def _send_all(self, message: Message) -> None:
         for node in self._nodes:

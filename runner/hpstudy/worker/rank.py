@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from hpstudy.api.study import Objective
 from hpstudy.training.form import Form
 from hpstudy.training.trial import Trial
+from hpstudy.trials.causes import Cause
 from hpstudy.trials.channel import connect
-from hpstudy.trials.messages import Answer, Begin, DeviceMemory, Progress, Report, Result, Run, receive, send
+from hpstudy.trials.messages import Answer, Begin, DeviceMemory, Failed, Progress, Report, Result, Run, receive, send
 from hpstudy.worker.share import take_share
 
 _PROGRESS_INTERVAL = 0.2  # seconds; a display needs no more, and a step may take a millisecond
@@ -22,10 +24,13 @@ _PROGRESS_INTERVAL = 0.2  # seconds; a display needs no more, and a step may tak
 class DriverLink:
     """Rank zero's line to the driver: a socket of this process alone, made after the fork."""
 
-    def __init__(self, number: int, address: str, key: bytes) -> None:
+    def __init__(self, address: str, key: bytes) -> None:
         self._connection = connect(address, key)
-        send(self._connection, Begin(number=number))
         self._shown = 0.0
+
+    def begin(self, number: int) -> None:
+        """Say whose trial's line this is from here on."""
+        send(self._connection, Begin(number=number))
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> bool:
         """Record metrics and wait for the answer."""
@@ -45,6 +50,19 @@ class DriverLink:
         """Say how the trial ended."""
         send(self._connection, Result(metrics=dict(metrics), pruned=pruned, memory=_device_memory()))
 
+    def failed(self, cause: Cause) -> None:
+        """Say that the trial failed, and that the ranks live on."""
+        send(self._connection, Failed(cause=cause))
+
+    def next(self) -> Run | None:
+        """Wait for the next trial of these ranks; None when the driver has hung up."""
+        try:
+            message = receive(self._connection)
+        except (EOFError, OSError):
+            return None
+        assert isinstance(message, Run)
+        return message
+
 
 def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Path, address: str, key: bytes) -> None:
     """Train the trial on this rank.
@@ -52,20 +70,42 @@ def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Pa
     What it raises ends the trial's attempt on every rank; torch's launcher records it and ends the other ranks.
     """
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
-    link = DriverLink(run.number, address, key) if os.environ["RANK"] == "0" else None
-    output_dir = folder / "trials" / str(run.number)
-    trial = Trial(run.number, run.parameters, objectives, output_dir, link, continues=run.continues)
-    trial.output_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        metrics, pruned = form.run(trial), False
-    except optuna.TrialPruned:
-        metrics, pruned = {}, True
+    link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
+    ended = train(form, run, objectives, folder, link)
     if link is not None:
-        link.result(metrics, pruned=pruned)
+        link.result(ended.metrics, pruned=ended.pruned)
     if torch.distributed.is_initialized():
         # Together, or a rank that is done early closes the store under one that still trains.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that ran to its end on this rank, or obeyed a prune."""
+
+    metrics: Mapping[str, Any]
+    pruned: bool = False
+
+
+def train(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Path, link: DriverLink | None) -> Ended:
+    """Train one trial in this process.
+
+    Args:
+        link: rank zero's.
+    """
+    if link is not None:
+        link.begin(run.number)
+    output_dir = folder / "trials" / str(run.number)
+    trial = Trial(run.number, run.parameters, objectives, output_dir, link, continues=run.continues)
+    trial.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        return Ended(form.run(trial))
+    except optuna.TrialPruned:
+        return Ended({}, pruned=True)
+    except BaseException:
+        trial.give_up()
+        raise
 
 
 def _device_memory() -> DeviceMemory | None:

@@ -25,15 +25,34 @@ def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None
     try:
         function(*args)
     except BaseException as error:
-        rank = int(os.environ.get("RANK", "-1"))
-        text = f"{type(error).__name__}: {error}"[:_MESSAGE_LIMIT]
-        trace = traceback.format_exc()[-_TRACEBACK_LIMIT:]
-        kind = Kind.SECONDARY if lost_a_peer(error) else Kind.RAISED
-        cause = Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time())
-        written = Path(folder, f"cause-{rank}")
+        cause = cause_of(error)
+        written = Path(folder, f"cause-{cause.rank}")
         written.write_text(cause.model_dump_json())
         written.rename(written.with_suffix(".json"))  # whole or not at all: torch may end this rank at any moment
         raise
+
+
+class RecordedError(Exception):
+    """An error that was described where it happened.
+
+    Attributes:
+        cause: the description.
+    """
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
+def cause_of(error: BaseException) -> Cause:
+    """Describe an exception that is being handled on this rank."""
+    if isinstance(error, RecordedError):
+        return error.cause
+    text = f"{type(error).__name__}: {error}"[:_MESSAGE_LIMIT]
+    trace = traceback.format_exc()[-_TRACEBACK_LIMIT:]
+    kind = Kind.SECONDARY if lost_a_peer(error) else Kind.RAISED
+    rank = int(os.environ.get("RANK", "-1"))
+    return Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time())
 
 
 def read_causes(folder: str) -> list[Cause]:

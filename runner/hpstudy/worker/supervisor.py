@@ -122,6 +122,9 @@ class _Supervisor:
             with suppress(OSError):
                 send(link, Invalid(reason=error.reason, message=error.message))
             return error
+        from hpstudy.training.isolation import seed_generators
+
+        seed_generators()
         # What the imports made is never garbage: a collection in a rank would only copy its pages (0.4 s, 120 MB).
         gc.collect()
         gc.freeze()
@@ -184,11 +187,13 @@ class _Supervisor:
     def _start(self, run: Run) -> None:
         from hpstudy.worker.launcher import Launch, Place
         from hpstudy.worker.rank import run_rank
+        from hpstudy.worker.session import run_session
 
+        function = run_session if self._spec.workers.isolation == "inline" else run_rank
         host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
         place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
         arguments = (self._form, run, self._spec.objectives, self._worker.output, self._local, self._key)
-        self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, run_rank, *arguments)
+        self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, function, *arguments)
 
     def _report_end(self, link: "Link[bytes, bytes]", number: int) -> None:
         cause = self._launches.pop(number).result()
