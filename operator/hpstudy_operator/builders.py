@@ -7,7 +7,7 @@ from typing import Any
 
 from hpstudy.api.study import API_VERSION, KIND
 from hpstudy.api.workers import SecretKey
-from hpstudy_operator import names
+from hpstudy_operator import command_pod, names
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod, gpus, pod_template, worker_container
 
@@ -28,8 +28,10 @@ def build_config_map(study: Resource) -> Resource:
     spec = deepcopy(study["spec"])
     workers = spec.setdefault("workers", {})
     workers.pop("template", None)
-    if workers.get("processesPerNode", "auto") == "auto":
-        workers["processesPerNode"] = 1 if "command" in spec["trial"] else gpus(template) or 1
+    if command_pod.is_command(study):
+        workers |= {"processesPerNode": 1, "trialsPerPod": command_pod.side_by_side(study)}
+    elif workers.get("processesPerNode", "auto") == "auto":
+        workers["processesPerNode"] = gpus(template) or 1
     metadata = {key: study["metadata"][key] for key in ("name", "namespace", "uid")}
     resolved = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     return {
@@ -72,10 +74,10 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
     workers = study["spec"].get("workers", {})
     name = names.group_name(metadata["name"], group)
     nodes = workers.get("nodes", 1)
-    template = workers.get("template", {})
+    template = _template(study, image)
     pod = WorkerPod(
         image=image,
-        arguments=_arguments(name, group),
+        arguments=_arguments(study, name, group),
         subdomain=name,
         config_map=names.config_name(metadata["name"]),
         storage=storage,
@@ -104,7 +106,13 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
     }
 
 
-def _arguments(job: str, group: int) -> tuple[str, ...]:
+def _template(study: Resource, image: str) -> Mapping[str, Any]:
+    template: Mapping[str, Any] = study["spec"].get("workers", {}).get("template", {})
+    return command_pod.agent_template(template, image) if command_pod.is_command(study) else template
+
+
+def _arguments(study: Resource, job: str, group: int) -> tuple[str, ...]:
+    output = ("--output", command_pod.OUTPUT_FOLDER) if command_pod.is_command(study) else ()
     return (
         "worker",
         "--study",
@@ -113,6 +121,7 @@ def _arguments(job: str, group: int) -> tuple[str, ...]:
         str(group),
         "--coordinator",
         f"{job}-0.{job}:{PORT}",
+        *output,
     )
 
 
@@ -142,17 +151,11 @@ def _metadata(study: Resource, name: str, group: int | None = None) -> dict[str,
     }
 
 
-def check_template(template: Mapping[str, Any], checkpoints: Mapping[str, Any] | None = None) -> None:
+def check_template(study: Resource) -> None:
     """Check what the builders need of ``workers.template``; the rest is for the API server to say.
 
-    Args:
-        checkpoints: the volume for them.
-
     Raises:
-        InvalidStudyError: it does not have the shape of a pod template.
+        InvalidStudyError: it does not have the shape of a pod template, or cannot run what the study asks of it.
     """
-    gpus(template)
-    nowhere = WorkerPod(
-        image="", arguments=(), subdomain="", config_map="", storage=SecretKey(name="none"), checkpoints=checkpoints
-    )
-    pod_template(template, nowhere, {})
+    build_config_map(study)
+    build_worker_job(study, 0, image="", storage=SecretKey(name="none"))

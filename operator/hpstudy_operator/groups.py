@@ -193,12 +193,14 @@ def _waiting(pod: Resource) -> Finding | None:
 
 
 def ended_container(pod: Resource) -> tuple[str, Resource]:
-    """Name and state of the container that ended the pod: the worker if it failed, else the first that did."""
+    """Name and state of the container that ended the pod: the worker if it failed, else the first that did. A sidecar
+    never does."""
     status = pod.get("status", {})
+    sidecars = {each["name"] for each in pod["spec"].get("initContainers", []) if each.get("restartPolicy") == "Always"}
     found: list[tuple[str, Resource]] = [
         (container["name"], container["state"]["terminated"])
         for container in [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
-        if container.get("state", {}).get("terminated", {}).get("exitCode")
+        if container.get("state", {}).get("terminated", {}).get("exitCode") and container["name"] not in sidecars
     ]
     worker = worker_name(pod)
     return next((item for item in found if item[0] == worker), found[0] if found else ("", {}))

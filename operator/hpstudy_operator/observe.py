@@ -117,8 +117,7 @@ def _parse(resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
         study = parse_study(resource)
         check_algorithms(study.spec)
         check_place(study.spec.checkpoints)
-        template = resource["spec"].get("workers", {}).get("template", {})
-        builders.check_template(template, study.spec.checkpoints.volume if study.spec.checkpoints else None)
+        builders.check_template(resource)
     except InvalidStudyError as error:
         return None, error
     return study, None

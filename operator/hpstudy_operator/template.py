@@ -27,7 +27,7 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
 _VOLUME_SECURITY = {"fsGroup": 65532, "fsGroupChangePolicy": "OnRootMismatch"}
 """A new volume belongs to root: workers, who are not, write to it as this group, whoever they are. A template that
 sets fsGroup, null among others, knows better."""
-_WORKER_SECURITY = {**_CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
+WORKER_SECURITY = {**_CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def worker_container(template: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         InvalidStudyError: the template does not have the shape of a pod template.
     """
-    containers = _list(_object(template, "spec"), "containers")
+    containers = list_of(object_of(template, "spec"), "containers")
     named = [container for container in containers if container.get("name") == CONTAINER]
     return (named or containers or [{}])[0]
 
@@ -60,7 +60,7 @@ def gpus(template: Mapping[str, Any]) -> int:
     Every vendor's device plugin names its resource VENDOR/gpu (nvidia.com/gpu, amd.com/gpu), NVIDIA's MIG slices are
     nvidia.com/mig-SLICE.
     """
-    limits = _object(_object(worker_container(template), "resources"), "limits")
+    limits = object_of(object_of(worker_container(template), "resources"), "limits")
     total = 0
     for name, quantity in limits.items():
         if name.endswith("/gpu") or name.startswith("nvidia.com/mig-"):
@@ -78,10 +78,10 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
         InvalidStudyError: as :func:`worker_container`.
     """
     user = deepcopy(dict(template))
-    metadata = _object(user, "metadata")
-    spec = dict(_object(user, "spec"))
+    metadata = object_of(user, "metadata")
+    spec = dict(object_of(user, "spec"))
     worker = worker_container(user)
-    others = [_harden(container) for container in _list(spec, "containers") if container is not worker]
+    others = [_harden(container) for container in list_of(spec, "containers") if container is not worker]
     spec |= {
         # Ours first: kubectl logs and exec take the first container when none is named.
         "containers": [_worker(worker, pod), *others],
@@ -89,14 +89,14 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
         "subdomain": pod.subdomain,
     }
     if spec.get("initContainers"):
-        spec["initContainers"] = [_harden(container) for container in _list(spec, "initContainers")]
+        spec["initContainers"] = [_harden(container) for container in list_of(spec, "initContainers")]
     spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
     spec.setdefault("automountServiceAccountToken", False)
     spec.setdefault("enableServiceLinks", False)
     security = {**_POD_SECURITY, **(_VOLUME_SECURITY if pod.checkpoints else {})}
-    spec["securityContext"] = {**security, **_object(spec, "securityContext")}
+    spec["securityContext"] = {**security, **object_of(spec, "securityContext")}
     _add_volumes(spec, pod)
-    result: dict[str, Any] = {"metadata": {"labels": {**_object(metadata, "labels"), **labels}}, "spec": spec}
+    result: dict[str, Any] = {"metadata": {"labels": {**object_of(metadata, "labels"), **labels}}, "spec": spec}
     if metadata.get("annotations"):
         result["metadata"]["annotations"] = metadata["annotations"]
     return result
@@ -108,15 +108,15 @@ def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
     container.setdefault("image", pod.image)
     # The last lines of the log become the message of a worker that ends without one.
     container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
-    container["securityContext"] = {**_WORKER_SECURITY, **_object(container, "securityContext")}
+    container["securityContext"] = {**WORKER_SECURITY, **object_of(container, "securityContext")}
     container["command"] = ["hpstudy"]
     container["args"] = list(pod.arguments)
     url = {"secretKeyRef": {"name": pod.storage.name, "key": pod.storage.key}}
     container["env"] = [
-        *(variable for variable in _list(container, "env") if variable.get("name") != STORAGE_URL_VARIABLE),
+        *(variable for variable in list_of(container, "env") if variable.get("name") != STORAGE_URL_VARIABLE),
         {"name": STORAGE_URL_VARIABLE, "valueFrom": url},
     ]
-    ports = _list(container, "ports")
+    ports = list_of(container, "ports")
     if not any(port.get("containerPort") == PORT for port in ports):
         container["ports"] = [*ports, {"name": "coordinator", "containerPort": PORT}]
     return container
@@ -124,15 +124,15 @@ def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
 
 def _harden(container: Mapping[str, Any]) -> dict[str, Any]:
     # Not the read-only root file system: a sidecar of someone else's may need to write to it.
-    return {**container, "securityContext": {**_CONTAINER_SECURITY, **_object(container, "securityContext")}}
+    return {**container, "securityContext": {**_CONTAINER_SECURITY, **object_of(container, "securityContext")}}
 
 
 def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
     """The study, and the folders that must be writable: /tmp, and /dev/shm, which is 64 MiB in a container while a
     DataLoader's workers pass every batch through it. A user's own mount of the same path takes precedence."""
     container = spec["containers"][0]
-    mounts = list(_list(container, "volumeMounts"))
-    volumes = list(_list(spec, "volumes"))
+    mounts = list(list_of(container, "volumeMounts"))
+    volumes = list(list_of(spec, "volumes"))
     taken = {mount.get("mountPath") for mount in mounts}
     if pod.checkpoints:
         if CHECKPOINTS_FOLDER in taken:
@@ -154,14 +154,24 @@ def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
     container["volumeMounts"] = mounts
 
 
-def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def object_of(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """An object in the template; empty where there is none.
+
+    Raises:
+        InvalidStudyError: it is no object.
+    """
     value = parent.get(key) or {}
     if not isinstance(value, dict):
         raise _invalid(f"{key} must be an object, got {value!r:.80}")
     return value
 
 
-def _list(parent: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def list_of(parent: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """A list of objects in the template; empty where there is none.
+
+    Raises:
+        InvalidStudyError: it is no list of objects.
+    """
     value = parent.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _invalid(f"{key} must be a list of objects, got {value!r:.80}")

@@ -13,6 +13,11 @@ STORAGE_URL_VARIABLE = "HPSTUDY_STORAGE_URL"
 CHECKPOINTS_FOLDER = "/checkpoints"
 """Where worker pods mount the volume of ``checkpoints``."""
 
+AGENT_VARIABLE = "HPSTUDY_AGENT"
+"""Names the folder of a command's agent, where the program has a container of its own and the agent runs there."""
+AGENT_SCRIPT = "command_agent.sh"
+"""The agent, in that folder."""
+
 
 def stored_study_name(metadata: Metadata) -> str:
     """The name of the study in the Optuna storage.

@@ -78,6 +78,17 @@ def validate(manifest: Path) -> int:
 
 
 @main.command(hidden=True)
+@click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@_refusing
+def agent(folder: Path) -> int:
+    """Put into FOLDER what a container without anything of ours needs to run the programs of trials."""
+    from hpstudy.training.command_agent import install
+
+    install(folder)
+    return 0
+
+
+@main.command(hidden=True)
 @click.option("--study", "manifest", type=_MANIFEST, required=True)
 @click.option("--group", type=int, default=0)
 @click.option("--coordinator", default="", help="host:port of node 0, for groups of several nodes.")

@@ -15,8 +15,9 @@ import optuna
 from hpstudy.api import reasons
 from hpstudy.api.command import METRICS_FILE, Command, CommandMetrics
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.names import AGENT_VARIABLE
 from hpstudy.space.templates import as_texts, fill, has_templates, variable
-from hpstudy.training.command_agent import AGENT_VARIABLE, Agent, Program, Run
+from hpstudy.training.command_agent import Agent, Program, Run
 from hpstudy.training.command_metrics import JsonLines, MetricsReader, Pattern, Reported, Tail
 from hpstudy.training.trial import Trial
 

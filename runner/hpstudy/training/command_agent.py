@@ -19,13 +19,12 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Self
 
+from hpstudy.api.names import AGENT_SCRIPT
 from hpstudy.linux import reap_orphans
 
 _log = logging.getLogger(__name__)
 
-AGENT_VARIABLE = "HPSTUDY_AGENT"
-"""Names the agent's folder where the program has a container of its own, in which the agent runs already."""
-SCRIPT = Path(__file__).with_name("command_agent.sh")
+SCRIPT = Path(__file__).with_name(AGENT_SCRIPT)
 _REQUESTS = "requests"
 _OURS = "HPSTUDY_"
 _PATIENCE = 600.0

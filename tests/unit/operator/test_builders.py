@@ -189,7 +189,7 @@ class TestTemplate:
     )
     def test_a_template_of_another_shape_is_refused_in_words(self, template: dict[str, Any]) -> None:
         with pytest.raises(InvalidStudyError, match=r"^workers\.template: "):
-            check_template(template)
+            check_template(study(workers={"template": template}))
 
 
 class TestConfig:
@@ -242,9 +242,9 @@ class TestCheckpoints:
 
     def test_a_mount_of_the_users_in_its_place_is_refused(self) -> None:
         own = with_container(name="worker", volumeMounts=[{"name": "mine", "mountPath": "/checkpoints"}])
-        check_template(own)
+        check_template(study(workers={"template": own}))
         with pytest.raises(InvalidStudyError, match="take another mountPath"):
-            check_template(own, CLAIM)
+            check_template(study(workers={"template": own}, checkpoints={"volume": CLAIM}))
 
     @pytest.mark.parametrize(
         ("checkpoints", "complaint"),
