@@ -22,8 +22,11 @@ from tests.support.forkserver import PROCESSES
 HERE = Path(__file__).parent
 
 
-def _pod(given: Study, url: str, home: Path, output: Path, node: int, coordinator: str) -> None:
+def _pod(
+    given: Study, url: str, home: Path, output: Path, node: int, coordinator: str, environment: Mapping[str, str]
+) -> None:
     os.setsid()
+    os.environ.update(environment)
     os.environ["TEST_FOLDER"] = str(output)
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
     worker = Worker(given, "study", url, folder=home, output=output, node=node, coordinator=coordinator)
@@ -43,6 +46,7 @@ class Group:
         workers: Mapping[str, Any] | None = None,
         module: str = "trials_of_tests",
         home: Path = HERE,
+        environment: Mapping[str, str] | None = None,
         **spec: Any,
     ) -> None:
         shape = {"nodes": nodes, "processesPerNode": processes, **(workers or {})}
@@ -50,6 +54,7 @@ class Group:
         self.study = study(**fields)
         self.folder = folder
         self._home = home
+        self._environment = dict(environment or {})
         self.url = f"sqlite:///{folder / 'study.db'}"
         self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
@@ -58,9 +63,8 @@ class Group:
 
     def start(self, node: int) -> None:
         """Start a pod, or its replacement."""
-        pod = PROCESSES.Process(
-            target=_pod, args=(self.study, self.url, self._home, self.folder, node, self._coordinator)
-        )
+        about = (self.study, self.url, self._home, self.folder, node, self._coordinator, self._environment)
+        pod = PROCESSES.Process(target=_pod, args=about)
         pod.start()
         self.pods[node] = pod
 

@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpstudy.storage import attributes
-from tests.ranks.groups import Group, alive, eventually, group
+from hpstudy.training.command_agent import SCRIPT, install
+from tests.ranks.groups import Group, alive, descendants, eventually, group
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("program_of_tests.py"))]
 
@@ -121,3 +126,44 @@ def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
         assert refusal["reason"] == "InvalidCommand"
         assert "there is no program 'nosuch'" in refusal["message"]
         assert made.trials() == []
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A pod's volume: any user of the pod may write to it."""
+    folder = Path(tempfile.mkdtemp(prefix="hpstudy-shared-"))
+    folder.chmod(0o777)
+    install(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def container(shared: Path) -> "subprocess.Popen[bytes]":
+    """The user's container: a shell that knows nothing of us, of another user than the worker where it can be."""
+    other: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    command = ["/bin/sh", shared / SCRIPT.name, shared]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd="/", env={"PATH": os.environ["PATH"]}, **other)
+
+
+def test_a_program_in_a_container_of_its_own_and_what_becomes_of_it_when_that_is_killed(shared: Path) -> None:
+    program = """
+        set > "$HPSTUDY_OUTPUT_DIR/variables"
+        echo "{\\"loss\\": $HPSTUDY_PARAM_X}" >> "$HPSTUDY_METRICS"
+        if [ "$HPSTUDY_TRIAL" = 0 ]; then echo "$$ $$" > "$HPSTUDY_OUTPUT_DIR/began"; sleep 60; fi
+    """
+    trial = {"command": {"argv": ["sh", "-c", program]}}
+    first = container(shared)
+    fields: dict[str, Any] = {"initialTrials": [{"x": 1}, {"x": 0.5}], "budget": {"maxTrials": 1}}
+    with group(shared, "", trial=trial, environment={"HPSTUDY_AGENT": str(shared)}, **fields) as made:
+        began(shared)
+        for process in descendants(first.pid):
+            os.kill(process, signal.SIGKILL)
+        first.wait()
+        eventually(lambda: made.states()[0] == "FAIL")
+        assert failure(made, 0)[1].startswith("MemoryError: the program's container ended while it ran")
+        second = container(shared)
+        assert made.join() == [0]
+        assert [trial.value for trial in made.trials()] == [None, 0.5]
+        assert second.wait(10) == 0
+    assert "STORAGE" not in (shared / "trials" / "1" / "variables").read_text()
+    assert list(shared.glob("run-*")) == []

@@ -17,7 +17,7 @@ from hpstudy.api.command import METRICS_FILE, Command, CommandMetrics
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import AGENT_VARIABLE
 from hpstudy.space.templates import as_texts, fill, has_templates, variable
-from hpstudy.training.command_agent import Agent, Program, Run
+from hpstudy.training.command_agent import Agent, AgentGoneError, Program, Run
 from hpstudy.training.command_metrics import JsonLines, MetricsReader, Pattern, Reported, Tail
 from hpstudy.training.trial import Trial
 
@@ -69,14 +69,25 @@ class CommandForm:
         Raises:
             ProgramError: it failed.
             MetricsError: it wrote what should be metrics and is not.
-            AgentGoneError: its container ended.
+            MemoryError: its container ended while it ran.
+            AgentGoneError: so did the shell that ran it, where that is no container.
         """
         paths = _Paths.make(trial, self._command.metrics)
         if self._own_container:  # whose user may be another
             paths.open_to_all()
         program = self._program(trial, paths)
-        with self._agent.run(program) as run:
-            return _Execution(self._command, trial, paths, run).follow()
+        started = self._agent.run(program)
+        try:
+            with started as run:
+                return _Execution(self._command, trial, paths, run).follow()
+        except AgentGoneError:
+            if not self._own_container:
+                raise
+            # The kernel ends all processes of a container together (memory.oom.group), and hardly anything else does.
+            raise MemoryError(
+                "the program's container ended while it ran, as it does when it needs more memory than its limit:"
+                " resources.limits.memory in workers.template"
+            ) from None
 
     def _program(self, trial: Trial, paths: "_Paths") -> Program:
         parameters = as_texts(trial.params)

@@ -34,7 +34,7 @@ _END_SECONDS = 5.0
 
 
 class AgentGoneError(RuntimeError):
-    """The agent, and with it the program, has ended: its container was killed, or cannot be started again."""
+    """The agent has ended, and with it the program."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,14 @@ class Agent:
         return run
 
     def _send(self, line: bytes) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        # A container is started again by the kubelet; an agent of our own has nobody who would.
+        deadline = time.monotonic() + (_PATIENCE if self._process is None else 0)
         while True:
             with suppress(BrokenPipeError):
                 os.write(self._requests, line)  # shorter than a pipe's atomic write
                 return
             if time.monotonic() > deadline:
-                raise AgentGoneError("the container of the program has ended and is not started again")
+                raise AgentGoneError("the shell that runs the programs has ended, and is not started again")
             time.sleep(_LOOK_SECONDS)
 
 
@@ -189,7 +190,7 @@ class Run:
                 return None
             if not heard:
                 if self._poll.poll(0):  # hung up, and not only not yet there
-                    raise AgentGoneError("the container of the program ended under it, as when memory runs out")
+                    raise AgentGoneError("the shell that runs the programs ended while this one ran")
                 return None
             self._said += heard
         return self._said.decode().strip()

@@ -134,7 +134,7 @@ def test_an_agent_that_is_killed_is_noticed_and_its_successor_goes_on(tmp_path: 
             os.kill(each, signal.SIGKILL)
         eventually(lambda: not alive(running))
         first.wait()
-        with pytest.raises(AgentGoneError, match="the container of the program ended under it"):
+        with pytest.raises(AgentGoneError, match="ended while this one ran"):
             made.wait(10)
     second = start(tmp_path, shell)
     assert run(agent, program(tmp_path, "sh", "-c", "exit 4"))[0] == 4
