@@ -205,9 +205,7 @@ class Session:
         if root.invalid is not None:
             raise InvalidStudyError(root.invalid, root.cause.message)
         if self._plan.options.catch is not None and not root.caught:
-            raise SearchFailedError(
-                f"a trial failed, and catch does not name its error: {root.cause.message}"
-            ) from error
+            raise SearchFailedError(f"catch does not name the error of a trial: {root.cause.message}") from error
 
     def _failed(self, error: Exception) -> Ended:
         invalid = error.reason if isinstance(error, InvalidStudyError) else None

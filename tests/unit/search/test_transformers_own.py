@@ -10,7 +10,7 @@ import pytest
 from transformers.utils.hp_naming import TrialShortNamer
 
 from hpstudy import hyperparameter_search
-from tests.unit.search.regression import LineConfig, LineModel, accuracy, trainer
+from tests.support.regression import LineConfig, LineModel, accuracy, trainer
 
 pytestmark = pytest.mark.filterwarnings("default")
 

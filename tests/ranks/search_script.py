@@ -1,0 +1,73 @@
+"""A user's script under torchrun, with the faults that its environment asks for.
+
+python -m torch.distributed.run --nproc-per-node 2 tests/ranks/search_script.py SCENARIO FOLDER
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from transformers import TrainerCallback
+
+from hpstudy import hyperparameter_search
+from tests.support.regression import LineConfig, LineModel, trainer
+
+SCENARIO, FOLDER = sys.argv[1], Path(sys.argv[2])
+RANK = int(os.environ["RANK"])
+
+
+def say(**words: Any) -> None:
+    """For the test to read."""
+    with (FOLDER / f"rank-{RANK}.jsonl").open("a") as file:
+        file.write(json.dumps(words) + "\n")
+
+
+def model_init(trial: Any) -> LineModel:
+    if trial is None:
+        return LineModel(LineConfig())
+    b = trial.suggest_int("b", -4, 4)
+    a = None if trial.suggest_categorical("random", [True, False, None]) else trial.suggest_float("a", -4, 4)
+    model = LineModel(LineConfig(a=a, b=b))
+    say(number=trial.number, params=trial.params, start=model.a.item())
+    if SCENARIO == "agree" and trial.number == 1:
+        raise ValueError("no such model")
+    return model
+
+
+class Faults(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if SCENARIO == "alone" and RANK == 1 and state.global_step == 3 and state.trial_params["learning_rate"] > 0:
+            (FOLDER / "raised").write_text(str(time.time()))
+            raise ValueError("no luck on rank 1")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        say(ended=args.output_dir, step=state.global_step, seed=args.seed, batch=args.train_batch_size)
+
+
+def hp_space(trial: Any) -> dict[str, Any]:
+    say(asked=trial.number)
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-2, 1e-1, log=True),
+        "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [4, 8]),
+        "seed": trial.suggest_int("seed", 1, 40),
+    }
+
+
+logging.basicConfig()
+torch.set_num_threads(1)
+best = hyperparameter_search(
+    trainer(FOLDER / "output", model_init, callbacks=[Faults()], num_train_epochs=3, per_device_eval_batch_size=64),
+    hp_space=hp_space,
+    n_trials=4,
+    sampler=optuna.samplers.RandomSampler(seed=3),
+    pruner=optuna.pruners.ThresholdPruner(upper=9.0),
+    storage=f"sqlite:///{FOLDER / 'study.db'}",
+    study_name="search",
+)
+say(best=best._asdict())

@@ -1,0 +1,96 @@
+"""hyperparameter_search under torchrun: what one rank decides or suffers, all of them do."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpstudy.storage import attributes
+from tests.support.processes import REPOSITORY
+
+_LIMIT = 240  # seconds: a search that hangs
+
+
+def torchrun(scenario: str, folder: Path, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    script = REPOSITORY / "tests" / "ranks" / "search_script.py"
+    return subprocess.run(
+        [*command, str(script), scenario, str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path[1:]])},
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT,
+        check=False,
+    )
+
+
+def said(folder: Path, rank: int) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines()]
+
+
+def trials(folder: Path) -> list[FrozenTrial]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    try:
+        return optuna.load_study(study_name="search", storage=storage).trials
+    finally:
+        storage.engine.dispose()
+
+
+def test_ranks_agree_on_suggestions_prunes_and_failures(tmp_path: Path) -> None:
+    done = torchrun("agree", tmp_path, ranks=2)
+    assert done.returncode == 0, done.stderr[-4000:]
+    zero, one = said(tmp_path, 0), said(tmp_path, 1)
+
+    # hp_space runs once for a trial, on rank zero; everything else is the same on both.
+    asked = [words["asked"] for words in zero if "asked" in words]
+    assert asked == list(range(5))
+    assert [words for words in zero if "asked" not in words] == one
+    models = [words for words in one if "params" in words]
+    stored = trials(tmp_path)
+    assert [words["params"] for words in models] == [trial.params for trial in stored]
+
+    # Trial 1 raised on both ranks: it failed, and the search went on.
+    states = [trial.state for trial in stored]
+    assert states[1] is TrialState.FAIL
+    assert stored[1].user_attrs[attributes.MESSAGE] == "ValueError: no such model"
+    assert states.count(TrialState.FAIL) == 1
+    assert TrialState.PRUNED in states
+    assert TrialState.COMPLETE in states
+    ended = {Path(words["ended"]).name: words for words in one if "ended" in words}
+    for trial in stored:
+        if trial.state is not TrialState.FAIL:
+            words = ended[f"run-{trial.number}"]
+            batch = trial.params["per_device_train_batch_size"]
+            assert words["seed"] == trial.params["seed"]
+            assert words["batch"] == batch
+            steps = len(trial.intermediate_values) * 64 // (2 * batch)
+            assert words["step"] == steps
+    best = one[-1]["best"]
+    assert best["objective"] == min(trial.value for trial in stored if trial.state is TrialState.COMPLETE)
+    # The best of a trial's evaluations counts, not its last.
+    for trial in stored:
+        if trial.state is TrialState.COMPLETE:
+            assert trial.value == min(trial.intermediate_values.values())
+
+
+def test_a_rank_that_raises_alone_ends_all_and_the_search_continues(tmp_path: Path) -> None:
+    done = torchrun("alone", tmp_path)
+    assert done.returncode != 0
+    assert time.time() - float((tmp_path / "raised").read_text()) < 30
+    (failed,) = trials(tmp_path)
+    assert failed.state is TrialState.FAIL
+    assert failed.user_attrs[attributes.MESSAGE] == "ValueError: no luck on rank 1"
+    assert failed.user_attrs[attributes.FAILURE] == "error"
+
+    done = torchrun("well", tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    states = [trial.state for trial in trials(tmp_path)]
+    assert states[0] is TrialState.FAIL
+    assert len(states) == 5
+    assert TrialState.RUNNING not in states
