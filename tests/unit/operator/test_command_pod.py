@@ -66,7 +66,8 @@ def test_the_worker_has_a_container_of_its_own_which_alone_has_the_secret_and_de
     assert "limits" not in worker["resources"], "GPUs are the program's"
     assert "secretKeyRef" not in json.dumps(spec["initContainers"])
     assert "/etc/hpstudy" not in json.dumps(spec["initContainers"])
-    _, fail = job(resource)["podFailurePolicy"]["rules"]
+    rules = job(resource)["podFailurePolicy"]["rules"]
+    (fail,) = [rule for rule in rules if rule["action"] == "FailJob"]
     assert fail["onExitCodes"]["containerName"] == "hpstudy"
     agent = spec["initContainers"][0]
     assert (agent["image"], agent["command"]) == (IMAGE, ["hpstudy", "agent", "/hpstudy"])
