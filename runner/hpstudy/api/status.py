@@ -65,6 +65,9 @@ class BestTrial(ApiModel):
     """Worker group that ran it."""
     duration: float | None = None
     """Seconds from ask to tell."""
+    checkpoint: str | None = None
+    """Where its model is: a folder for from_pretrained, below the mount of the volume of checkpoints (/checkpoints in
+    the worker pods), or its URL."""
 
 
 class WarmStartCounts(ApiModel):

@@ -15,7 +15,8 @@ _OBJECT_STORES = {"s3": "s3", "gs": "gcs", "memory": None}
 
 
 def open_store(spec: StudySpec, stored_name: str, output: Path) -> CheckpointStore | None:
-    """Open the store of a study; None when the study keeps no checkpoints. Nothing is written, no connection made.
+    """Open the store of a study; None when the study keeps no checkpoints. Nothing is written, no connection made; a
+    client of an object store starts a thread.
 
     Args:
         stored_name: name of the study in the storage.
@@ -40,18 +41,33 @@ def open_store(spec: StudySpec, stored_name: str, output: Path) -> CheckpointSto
             f"checkpoints.url: {parts.scheme}:// is not supported; take s3://bucket/folder, gs://bucket/folder or "
             "file:///folder",
         )
-    return _object_store(url, _OBJECT_STORES[parts.scheme], stored_name)
+    import_client(spec)
+    from fsspec.core import url_to_fs
 
-
-def _object_store(url: str, extra: str | None, stored_name: str) -> CheckpointStore:
     from hpstudy.checkpoints.objects import ObjectStore
 
-    try:
-        from fsspec.core import url_to_fs
-
-        # Listings that it remembers would not show what other processes publish and remove.
-        files, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-    except ImportError as error:
-        hint = f"pip install 'hpstudy[{extra}]' in the workers' image" if extra else str(error)
-        raise InvalidStudyError(reasons.INVALID_CHECKPOINTS, f"checkpoints.url: {url}: {hint}") from None
+    # Listings that it remembers would not show what other processes publish and remove.
+    files, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     return ObjectStore(files, f"{root.rstrip('/')}/{stored_name}")
+
+
+def import_client(spec: StudySpec) -> None:
+    """Import what an object store's client consists of, once for all processes forked from this one. It starts no
+    thread, unlike the client itself.
+
+    Raises:
+        InvalidStudyError: it is not installed.
+    """
+    url = spec.checkpoints.url if spec.checkpoints else None
+    extra = _OBJECT_STORES.get(urlsplit(url).scheme) if url else None
+    if extra is None:
+        return
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(urlsplit(url).scheme)
+    except ImportError:
+        raise InvalidStudyError(
+            reasons.INVALID_CHECKPOINTS,
+            f"checkpoints.url: {url} needs the extra {extra}: pip install 'hpstudy[{extra}]' in the workers' image",
+        ) from None

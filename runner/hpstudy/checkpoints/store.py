@@ -12,6 +12,7 @@ sees the old checkpoint or the new one, and so does the next reader after a cras
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -31,17 +32,13 @@ class CheckpointStore(ABC):
         """Make the contents of a folder the trial's checkpoint of this label, in place of the one before.
 
         Args:
-            leave_out: patterns of file names, as in a shell, that do not belong to it.
+            leave_out: patterns of names, as in a shell, of files and folders that do not belong to it.
 
         Raises:
             OSError: the store cannot be written to; the checkpoint before is still there.
         """
-        files = [
-            Path(where, name).relative_to(folder)
-            for where, _, names in os.walk(folder)
-            for name in names
-            if not any(fnmatch(name, pattern) for pattern in leave_out)
-        ]
+        files = [Path(where, name).relative_to(folder) for where, _, names in os.walk(folder) for name in names]
+        files = [file for file in files if not any(fnmatch(part, p) for part in file.parts for p in leave_out)]
         version = f"{time.time_ns():x}-{secrets.token_hex(4)}"
         self._write(number, label, version, folder, sorted(files))
         self._point(number, label, version)
@@ -64,6 +61,18 @@ class CheckpointStore(ABC):
             if self._pointed(number, label) == version:
                 return True
         return False
+
+    def copy(self, source: int, number: int, label: str) -> bool:
+        """Make one trial's checkpoint also another's; False when there is none.
+
+        Raises:
+            OSError: as :meth:`publish`.
+        """
+        with tempfile.TemporaryDirectory(prefix="hpstudy-checkpoint-") as folder:
+            found = self.fetch(source, label, Path(folder))
+            if found:
+                self.publish(number, label, Path(folder))
+            return found
 
     def exists(self, number: int, label: str) -> bool:
         """Whether the trial has a checkpoint of this label."""

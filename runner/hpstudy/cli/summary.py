@@ -52,6 +52,8 @@ def summarise(
         held_out = {name: metrics[name] for name in metrics if name.startswith(_TEST_PREFIX) and _is_score(name)}
         if held_out:
             console.print(f"    on data the study never saw: {format_values(held_out)}", soft_wrap=True)
+        if trial.checkpoint:
+            console.print(f"    checkpoint {trial.checkpoint}", soft_wrap=True)
     plot = plot_history(stored, study.spec, output / "history.png")
     console.print(f"[bold]Plot[/bold]      {plot}", soft_wrap=True)
     database = output / "study.db" if url.startswith("sqlite") else "as given with --storage"

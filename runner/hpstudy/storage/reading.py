@@ -188,7 +188,7 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
                 front = _front(connection, study, spec)
                 volume, front_size = _volume([values for _, values in front], spec), len(front)
                 best = [trial_id for trial_id, _ in front[:MAX_FRONT_TRIALS]]
-        trials = tuple(_best_trial(storage.get_trial(trial_id), spec) for trial_id in best)
+        trials = tuple(_best_trial(storage.get_trial(trial_id), spec, place) for place, trial_id in enumerate(best))
     return StudySnapshot(tally.counts, trials, front_size, failure, tally.stop, tally.sampler, tally.warm_start, volume)
 
 
@@ -219,7 +219,7 @@ def _volume(front: list[tuple[float, ...]], spec: StudySpec) -> float | None:
     return hypervolume(tuple(front), reference, tuple(objective.direction for objective in spec.objectives))
 
 
-def _best_trial(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> BestTrial:
+def _best_trial(trial: optuna.trial.FrozenTrial, spec: StudySpec, place: int) -> BestTrial:
     group = trial.user_attrs.get(attributes.GROUP)
     return BestTrial(
         number=trial.number,
@@ -227,4 +227,12 @@ def _best_trial(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> BestTrial:
         hyperparameters=trial.params,
         worker=None if group is None else str(group),
         duration=round(trial.duration.total_seconds(), 3) if trial.duration else None,
+        checkpoint=trial.user_attrs.get(attributes.CHECKPOINT) if _is_kept(spec, place) else None,
     )
+
+
+def _is_kept(spec: StudySpec, place: int) -> bool:
+    """Whether the checkpoint of a trial stays that has this place, from 0, among the best: see trials/retention.py."""
+    if spec.checkpoints is None or spec.checkpoints.keep == "none":
+        return False
+    return spec.checkpoints.keep == "all" or len(spec.objectives) > 1 or place == 0

@@ -2,13 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from datasets import Dataset
 from transformers import IntervalStrategy, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpstudy.api.metrics import find_metric
 from hpstudy.training.trial import Trial
+
+_CHOSEN = "chosen"
+"""In a checkpoint's record: metrics of the evaluation that counts."""
 
 
 class StudyCallback(TrainerCallback):
@@ -29,7 +36,9 @@ class StudyCallback(TrainerCallback):
         self._compute = compute
         self._last = last
         self._test: Dataset | None = None
-        self.chosen: dict[str, Any] | None = None
+        self._is_best = False
+        # Where the trial continues another, so does the choice among its evaluations.
+        self.chosen: dict[str, Any] | None = trial.checkpoints.extra.get(_CHOSEN)
         self.pruned = False
 
     def attach(self, trainer: Trainer, test: Dataset | None, prefix: str) -> None:
@@ -52,6 +61,7 @@ class StudyCallback(TrainerCallback):
         # Rank zero's choice: an objective may be a time, which each rank measures for itself, and to predict takes all.
         if self._trial.agree(self._last or self._improves(metrics)):
             self.chosen = dict(metrics)
+            self._is_best = True
             if self._test is not None:
                 self.chosen |= self._trainer.predict(self._test, metric_key_prefix=self._test_prefix).metrics
         # Epochs where there are such: a pruner compares trials step by step, and batch sizes differ.
@@ -60,6 +70,40 @@ class StudyCallback(TrainerCallback):
         if self._trial.should_prune():
             self.pruned = True
             control.should_training_stop = True
+        checkpoints = self._trial.checkpoints
+        if checkpoints.active and (not self.pruned or checkpoints.keep == "all"):
+            checkpoints.extra[_CHOSEN] = self.chosen
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Publish what the Trainer has saved: after each evaluation, and whenever the arguments say."""
+        checkpoints = self._trial.checkpoints
+        if not checkpoints.active:
+            return
+        folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        if self._trial.world_size > 1:
+            _gather_generators(folder)
+        if self._trial.rank == 0:
+            # The best one first: of a trial that is cut off between the two, the evaluation is made again.
+            if self._is_best:
+                checkpoints.publish_best(folder)
+            checkpoints.publish_last(folder)
+        self._is_best = False
+
+    def evaluate_at_the_end(self) -> None:
+        """Of a trial whose arguments ask for no evaluation."""
+        self._trainer.evaluate()
+        folder = Path(self._trainer.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self._trainer.state.global_step}")
+        if self._trial.checkpoints.active:
+            self._trainer.save_model(str(folder))
+            if self._trial.rank == 0:
+                self._trial.checkpoints.publish_best(folder)
+
+    @property
+    def resumes_from(self) -> str | None:
+        """The checkpoint to start from, for ``Trainer.train``."""
+        folder = self._trial.checkpoints.folder
+        return str(folder) if (folder / TRAINER_STATE_NAME).exists() else None
 
     def _improves(self, metrics: dict[str, Any]) -> bool:
         objective = self._trial.objectives[0]
@@ -70,3 +114,16 @@ class StudyCallback(TrainerCallback):
         if new is None or old is None or math.isnan(new):
             return False
         return math.isnan(old) or (new > old if objective.direction == "maximize" else new < old)
+
+
+def _gather_generators(folder: Path) -> None:
+    """Bring the state of all ranks' random generators to rank zero, whose node publishes the checkpoint: each rank has
+    saved its own on its node. No rank leaves before all have."""
+    own = folder / f"rng_state_{dist.get_rank()}.pth"
+    states: list[bytes | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, own.read_bytes() if own.exists() else None)
+    if dist.get_rank() == 0:
+        for rank, state in enumerate(states):
+            path = folder / f"rng_state_{rank}.pth"
+            if state is not None and not path.exists():
+                path.write_bytes(state)

@@ -77,6 +77,8 @@ class TransformersForm:
             # accelerate would make a process group of one, and DDP costs a copy of the gradients at every step.
             for name in _RENDEZVOUS_VARIABLES:
                 os.environ.pop(name, None)
+        if trial.checkpoints.active:
+            device["save_total_limit"] = 1  # of the node's own; what is published is another matter
         arguments = TrainingArguments(
             output_dir=str(trial.output_dir),
             report_to="none",
@@ -107,11 +109,11 @@ class TransformersForm:
         trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
         callback.attach(trainer, self._data.test, TEST_PREFIX)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=callback.resumes_from)
         if callback.pruned:
             raise optuna.TrialPruned
         if callback.chosen is None:  # eval_strategy: no
-            trainer.evaluate()
+            callback.evaluate_at_the_end()
         return callback.chosen or {}
 
     def _split_parameters(

@@ -1,16 +1,19 @@
 """The trial as the code that trains sees it, on every rank."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch._C._distributed_c10d import Store, TCPStore
 from torch.distributed import DistError
 
 from hpstudy.api.study import Objective
+from hpstudy.checkpoints.local import live_folder
+from hpstudy.checkpoints.store import CheckpointStore
+from hpstudy.training.checkpoints import TrialCheckpoints
 
 # A peer that dies closes its connection, which ends the wait at once; one that trains slowly must not.
 _AGREEMENT_TIMEOUT = timedelta(days=7)
@@ -21,8 +24,9 @@ _NONE = "hpstudy:none"
 class Reporter(Protocol):
     """Rank zero's line to the driver."""
 
-    def report(self, step: int, metrics: Mapping[str, Any]) -> bool:
-        """Record metrics; True when the trial should be pruned."""
+    def report(self, step: int, metrics: Mapping[str, Any], *, past: bool = False) -> bool:
+        """Record metrics; True when the trial should be pruned. Of the ``past``: the trial that this one continues
+        reported them."""
 
     def progress(self, share: float) -> None:
         """Show how far training is, from 0 to 1."""
@@ -34,10 +38,12 @@ class Trial:
     Attributes:
         number: number of the trial in the study.
         params: hyperparameters by name, the same on every rank.
+        node: place of its node in the worker group.
         rank, local_rank, world_size: as under torchrun; ``torch.distributed.init_process_group()`` works as there.
         device: the rank's own GPU, else the CPU.
         output_dir: folder of the trial's files on this node.
         continues: number of the trial whose last checkpoint this one starts from, where there is one.
+        checkpoints: what its form does with them.
     """
 
     def __init__(
@@ -49,6 +55,8 @@ class Trial:
         reporter: Reporter | None = None,
         *,
         continues: int | None = None,
+        open_store: Callable[[], CheckpointStore] | None = None,
+        keep: Literal["best", "none", "all"] = "best",
     ) -> None:
         self.number = number
         self.params = dict(params)
@@ -62,12 +70,56 @@ class Trial:
         self._reporter = reporter
         self._prune = False
         self._questions = 0
+        self.node = int(os.environ.get("GROUP_RANK", "0"))
+        folder = live_folder(output_dir, self.node)
+        self.checkpoints = TrialCheckpoints(open_store, keep, number, continues, folder)
         self._store: Store | None = None
+        self._live = False
 
     @property
     def device(self) -> torch.device:
         """Asked for late: the answer opens CUDA."""
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """A folder of the trial on this node. With ``checkpoints`` in the study, what rank zero's node has in it is the
+        trial's last checkpoint after each report, and its result's at the end; a trial that continues another finds
+        there what that one had last. Let all ranks have written before rank zero reports.
+        """
+        self._live = True
+        self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        return self.checkpoints.folder
+
+    def begin(self) -> None:
+        """Fetch what the trial continues from, before it starts. The worker calls it, on every rank.
+
+        Raises:
+            OSError: the checkpoint cannot be read.
+            RuntimeError: some nodes find it and some do not.
+        """
+        if not self.checkpoints.may_continue:
+            return
+        found = self._once_a_node("fetched", self.checkpoints.fetch)
+        if found is not self.agree(found):
+            raise RuntimeError(
+                f"the checkpoint of trial {self.continues} is not there for all nodes: do all pods of the study share "
+                "the volume of checkpoints?"
+            )
+        if not found:
+            return
+        self.checkpoints.load_record()
+        if self.rank == 0:
+            self.checkpoints.take_over()
+        if self._reporter is not None:
+            for step, metrics in self.checkpoints.reports:
+                self._reporter.report(step, metrics, past=True)
+
+    def end(self, *, pruned: bool) -> None:
+        """Publish what is left in ``checkpoint_dir`` as the result's checkpoint. The worker calls it, on every rank of
+        a trial that did not fail."""
+        if self._live and self.rank == 0 and (not pruned or self.checkpoints.keep == "all"):
+            self.checkpoints.publish_best(self.checkpoints.folder)
 
     def report(self, value: float | Mapping[str, float], step: int) -> None:
         """Record an intermediate value of the objective, or metrics by name. Only rank zero's counts; the others may
@@ -79,6 +131,9 @@ class Trial:
         if self._reporter is not None:
             metrics = dict(value) if isinstance(value, Mapping) else {self.objectives[0].metric: value}
             self._prune = self._reporter.report(step, metrics) or self._prune
+            self.checkpoints.note(step, metrics)
+            if self._live:
+                self.checkpoints.publish_last(self.checkpoints.folder)
 
     def should_prune(self) -> bool:
         """Whether the trial should end now: rank zero's answer, the same on every rank. All ranks must ask equally
@@ -126,6 +181,18 @@ class Trial:
         """Show how far training is, from 0 to 1."""
         if self._reporter is not None:
             self._reporter.progress(share)
+
+    def _once_a_node(self, name: str, action: Callable[[], bool]) -> bool:
+        """Do it on the first rank of each node while its other ranks wait for the answer."""
+        if self.world_size == 1:
+            return action()
+        store = self._store or self._connect()
+        key = f"hpstudy/{name}/{self.node}"
+        if self.local_rank == 0:
+            done = action()
+            store.set(key, "1" if done else "0")
+            return done
+        return store.get(key) == b"1"
 
     def _connect(self) -> Store:
         self._store = TCPStore(

@@ -10,11 +10,19 @@ from hpstudy.trials.retries import give_up_message, has_retry
 
 
 def fail_trial(
-    study: optuna.Study, trial: FrozenTrial, failure: Failure, message: str, retries: Retries, *, began: bool = True
+    study: optuna.Study,
+    trial: FrozenTrial,
+    failure: Failure,
+    message: str,
+    retries: Retries,
+    *,
+    continues: int | None,
+    began: bool = True,
 ) -> None:
     """End a running trial as FAIL. Safe to be done again by whoever finds it half done.
 
     Args:
+        continues: whose last checkpoint another run starts from.
         began: whether it may have trained. One whose making failed does not run again; one whose making an outage cut
             off does in any case, and continues what it would have continued.
     """
@@ -32,7 +40,8 @@ def fail_trial(
         # Before the trial ends: a process that dies in between leaves a trial that its successor ends, not parameters
         # that nobody runs again.
         if trial.params and not any(other.user_attrs.get(attributes.RUNS) == runs for other in trials):
-            continues = trial.number if began else trial.user_attrs.get(attributes.CONTINUES)
+            if not began:
+                continues = trial.user_attrs.get(attributes.CONTINUES)
             attrs = {attributes.RUNS: runs, attributes.CONTINUES: continues}
             study.enqueue_trial(trial.params, user_attrs=attrs)
     study.tell(trial.number, state=TrialState.FAIL)

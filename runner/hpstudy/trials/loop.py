@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -39,6 +40,7 @@ from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial
 from hpstudy.trials.outcome import Outcome
+from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
 
 _log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class TrialLoop:
     Args:
         suggest: makes up a trial's hyperparameters, in place of the study's space.
         sampler, pruner: objects, in place of those that the study names.
+        output: folder of a run on this machine, for a study that names no place for its checkpoints.
 
     Raises on entering:
         InvalidStudyError: sampler, pruner or space cannot be made, or the stored study is another.
@@ -83,9 +86,11 @@ class TrialLoop:
         suggest: Suggest | None = None,
         sampler: optuna.samplers.BaseSampler | None = None,
         pruner: optuna.pruners.BasePruner | None = None,
+        output: Path | None = None,
     ) -> None:
         self._given_suggest, self._given_sampler, self._given_pruner = suggest, sampler, pruner
         self._spec = spec
+        self._output = output
         self._url = url
         self._name = name
         self._group = group
@@ -98,6 +103,7 @@ class TrialLoop:
         self._url = parse_url(self._url).render_as_string(hide_password=False)
         self._space = None if self._given_suggest else read_space(self._spec)
         self._suggest = self._given_suggest or load_suggest(self._spec, self._space)
+        self._checkpoints = Retention.open(self._spec, self._name, self._output)
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
         self._locks = self._patiently(self._take_locks, reconnect=False)
         self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
@@ -114,6 +120,7 @@ class TrialLoop:
             self._spec, self._space, group=self._group, trials=trials
         )
         self.study.pruner = self._given_pruner or build_pruner(self._spec)
+        self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,7 +136,10 @@ class TrialLoop:
         """
         while True:
             try:
-                return self._patiently(self._ask)
+                answer = self._patiently(self._ask)
+                if isinstance(answer, Verdict) and answer.next in (Next.SUCCEEDED, Next.FAILED):
+                    self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
+                return answer
             except (StorageUnreachableError, InvalidStudyError):
                 raise
             except Exception as error:  # the sampler, or a define-by-run function of the user's
@@ -148,8 +158,9 @@ class TrialLoop:
         """In a forked child: leave the connections to the parent, which still uses them."""
         self._storage.engine.dispose(close=False)
 
-    def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any]) -> bool:
-        """Record an intermediate value of the objective; True when the trial should be pruned.
+    def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any], *, past: bool = False) -> bool:
+        """Record an intermediate value of the objective; True when the trial should be pruned. One of the ``past``, of
+        the trial that this one continues, prunes nothing, and is there for pruners that look at whole curves.
 
         With several objectives and no ``scalarize`` nothing is recorded and nothing pruned, as in Optuna.
         """
@@ -158,7 +169,7 @@ class TrialLoop:
             self._patiently(lambda: assignment.trial.report(value, step))
         sampler = hooks(self.study.sampler)
         self._patiently(partial(sampler.observe, self.study, assignment.number, step, metrics))
-        if value is None:
+        if value is None or past:
             return False
         return self._patiently(assignment.trial.should_prune)
 
@@ -169,6 +180,7 @@ class TrialLoop:
             outcome = self._patiently(partial(self._explain, assignment.number, outcome))
         self._patiently(lambda: self._tell(assignment.number, outcome))
         self._in_hand.discard(assignment.number)
+        self._patiently(partial(self._checkpoints.clean, self._all_trials, told=assignment.number))
 
     def verdict(self) -> Verdict:
         """How the study stands."""
@@ -274,13 +286,20 @@ class TrialLoop:
             self._storage.set_trial_system_attr(trial_id, attributes.CONSTRAINT_PREFIX + name, violation)
         if outcome.scores:
             self._storage.set_trial_system_attr(trial_id, attributes.CV_SCORES, list(outcome.scores))
+        if outcome.failure is None and (place := self._checkpoints.place(number)):
+            self._storage.set_trial_user_attr(trial_id, attributes.CHECKPOINT, place)
         if outcome.failure is not None:
             settings = read_settings(self.study, self._spec)
-            fail_trial(self.study, trial, outcome.failure, outcome.message, settings.retries, began=began)
+            retries, continues = settings.retries, self._checkpoints.newest(trial)
+            fail_trial(self.study, trial, outcome.failure, outcome.message, retries, continues=continues, began=began)
         elif outcome.pruned:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, outcome.values)
+
+    def _all_trials(self) -> list[optuna.trial.FrozenTrial]:
+        """As the storage has them, which is not always as the sampler sees them."""
+        return self._storage.get_all_trials(self.study._study_id, deepcopy=False)
 
     def _take_locks(self) -> SessionLocks:
         """Own the group: whoever holds this lock is the only one to run its trials."""

@@ -109,11 +109,12 @@ class Progress(_Message):
 
 
 class Report(_Message):
-    """Metrics of an evaluation."""
+    """Metrics of an evaluation; of the ``past`` when the trial that this one continues made it."""
 
     kind: Literal["report"] = "report"
     step: int
     metrics: dict[str, Any]
+    past: bool = False
 
 
 class Answer(_Message):

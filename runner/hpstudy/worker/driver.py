@@ -208,7 +208,7 @@ class Driver:
                 self._events.emit("progress", number=attempt.number, share=share)
             case Report(step=step, metrics=metrics):
                 attempt.metrics = metrics
-                prune = self._loop.report(attempt.assignment, step, metrics)
+                prune = self._loop.report(attempt.assignment, step, metrics, past=message.past)
                 self._events.emit("report", number=attempt.number, step=step, metrics=metrics)
                 self._nodes.answer(link, Answer(prune=prune))
             case Result():

@@ -10,7 +10,10 @@ from typing import Any
 import optuna
 import torch
 
-from hpstudy.api.study import Objective
+from hpstudy.api.study import StudySpec
+from hpstudy.checkpoints.local import remove_local, trial_folder
+from hpstudy.checkpoints.opening import open_store
+from hpstudy.checkpoints.store import CheckpointStore
 from hpstudy.training.form import Form
 from hpstudy.training.trial import Trial
 from hpstudy.trials.causes import Cause
@@ -32,9 +35,9 @@ class DriverLink:
         """Say whose trial's line this is from here on."""
         send(self._connection, Begin(number=number))
 
-    def report(self, step: int, metrics: Mapping[str, Any]) -> bool:
+    def report(self, step: int, metrics: Mapping[str, Any], *, past: bool = False) -> bool:
         """Record metrics and wait for the answer."""
-        send(self._connection, Report(step=step, metrics=dict(metrics)))
+        send(self._connection, Report(step=step, metrics=dict(metrics), past=past))
         answer = receive(self._connection)
         assert isinstance(answer, Answer)
         return answer.prune
@@ -64,14 +67,30 @@ class DriverLink:
         return message
 
 
-def run_rank(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Path, address: str, key: bytes) -> None:
+@dataclass(frozen=True)
+class Setting:
+    """What the trials of a worker have in common."""
+
+    spec: StudySpec
+    stored_name: str
+    output: Path
+    """Folder of the trials' files on this node."""
+
+    def open_store(self) -> CheckpointStore:
+        """Open the store of checkpoints, of a study that keeps some."""
+        store = open_store(self.spec, self.stored_name, self.output)
+        assert store is not None
+        return store
+
+
+def run_rank(form: Form, run: Run, setting: Setting, address: str, key: bytes) -> None:
     """Train the trial on this rank.
 
     What it raises ends the trial's attempt on every rank; torch's launcher records it and ends the other ranks.
     """
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
     link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
-    ended = train(form, run, objectives, folder, link)
+    ended = train(form, run, setting, link)
     if link is not None:
         link.result(ended.metrics, pruned=ended.pruned)
     if torch.distributed.is_initialized():
@@ -88,7 +107,7 @@ class Ended:
     pruned: bool = False
 
 
-def train(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Path, link: DriverLink | None) -> Ended:
+def train(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> Ended:
     """Train one trial in this process.
 
     Args:
@@ -96,16 +115,32 @@ def train(form: Form, run: Run, objectives: tuple[Objective, ...], folder: Path,
     """
     if link is not None:
         link.begin(run.number)
-    output_dir = folder / "trials" / str(run.number)
-    trial = Trial(run.number, run.parameters, objectives, output_dir, link, continues=run.continues)
+    spec = setting.spec
+    trial = Trial(
+        run.number,
+        run.parameters,
+        spec.objectives,
+        trial_folder(setting.output, run.number),
+        link,
+        continues=run.continues,
+        open_store=setting.open_store if spec.checkpoints else None,
+        keep=spec.checkpoints.keep if spec.checkpoints else "none",
+    )
     trial.output_dir.mkdir(parents=True, exist_ok=True)
     try:
-        return Ended(form.run(trial))
-    except optuna.TrialPruned:
-        return Ended({}, pruned=True)
+        trial.begin()
+        try:
+            ended = Ended(form.run(trial))
+        except optuna.TrialPruned:
+            ended = Ended({}, pruned=True)
+        trial.end(pruned=ended.pruned)
+        return ended
     except BaseException:
         trial.give_up()
         raise
+    finally:
+        if spec.checkpoints is not None and trial.local_rank == 0:
+            remove_local(setting.output, run.number, trial.node)
 
 
 def _device_memory() -> DeviceMemory | None:

@@ -7,18 +7,16 @@ an earlier one: its process group meets there, and ``Trial.agree`` asks there.
 
 import os
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 
-from hpstudy.api.study import Objective
 from hpstudy.training.form import Form
 from hpstudy.training.isolation import Baseline, abandon_process_group, leave_process_group, reset
 from hpstudy.trials.causes import Cause, root_cause
 from hpstudy.trials.messages import Run
-from hpstudy.worker.rank import DriverLink, Ended, train
+from hpstudy.worker.rank import DriverLink, Ended, Setting, train
 from hpstudy.worker.recording import RecordedError, cause_of
 from hpstudy.worker.share import take_share
 
@@ -28,9 +26,7 @@ _GRACE = timedelta(seconds=10)
 """For the other ranks, when this one has failed: those in a collective learn of it at once, because it hangs up."""
 
 
-def run_session(
-    form: Form, run: Run, objectives: tuple[Objective, ...], output: Path, address: str, key: bytes
-) -> None:
+def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes) -> None:
     """Train this trial on this rank, then each that the driver sends, until it hangs up.
 
     A trial that fails is told to the driver and the session goes on, when every rank came to the trial's end.
@@ -44,7 +40,7 @@ def run_session(
     ranks = _Ranks()
     following: Run | None = run
     while (given := ranks.share(following)) is not None:
-        ended, cause = _attempt(form, given, objectives, output, link)
+        ended, cause = _attempt(form, given, setting, link)
         cause = ranks.end(cause)
         if link is not None:
             if cause is not None:
@@ -57,12 +53,10 @@ def run_session(
         following = link.next() if link is not None else None
 
 
-def _attempt(
-    form: Form, run: Run, objectives: tuple[Objective, ...], output: Path, link: DriverLink | None
-) -> tuple[Ended | None, Cause | None]:
+def _attempt(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> tuple[Ended | None, Cause | None]:
     """How the trial ended, or why it failed."""
     try:
-        return train(form, run, objectives, output, link), None
+        return train(form, run, setting, link), None
     except torch.AcceleratorError:  # this process can do nothing more on its GPU
         raise
     except BaseException as error:

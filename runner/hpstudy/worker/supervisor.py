@@ -24,6 +24,8 @@ from typing import Any
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Study
+from hpstudy.checkpoints.local import remove_leftovers, remove_local
+from hpstudy.checkpoints.opening import import_client
 from hpstudy.linux import reap_orphans
 from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
@@ -117,6 +119,9 @@ class _Supervisor:
     def _prepare(self, link: "Link[bytes, bytes]") -> InvalidStudyError | None:
         started = time.monotonic()
         try:
+            if self._spec.checkpoints is not None:
+                import_client(self._spec)
+                remove_leftovers(self._worker.output, self._worker.node)
             self._form.prepare()
         except InvalidStudyError as error:
             with suppress(OSError):
@@ -186,17 +191,20 @@ class _Supervisor:
 
     def _start(self, run: Run) -> None:
         from hpstudy.worker.launcher import Launch, Place
-        from hpstudy.worker.rank import run_rank
+        from hpstudy.worker.rank import Setting, run_rank
         from hpstudy.worker.session import run_session
 
         function = run_session if self._spec.workers.isolation == "inline" else run_rank
         host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
         place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
-        arguments = (self._form, run, self._spec.objectives, self._worker.output, self._local, self._key)
+        setting = Setting(self._spec, self._worker.stored_name, self._worker.output)
+        arguments = (self._form, run, setting, self._local, self._key)
         self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, function, *arguments)
 
     def _report_end(self, link: "Link[bytes, bytes]", number: int) -> None:
         cause = self._launches.pop(number).result()
+        if self._spec.checkpoints is not None:
+            remove_local(self._worker.output, number, self._worker.node)
         with suppress(OSError):
             send(link, Finished(number=number, cause=cause))
 
@@ -246,7 +254,7 @@ def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     from hpstudy.trials.loop import TrialLoop
     from hpstudy.worker.driver import Driver
 
-    loop = TrialLoop(worker.study.spec, worker.storage_url, worker.stored_name, worker.group)
+    loop = TrialLoop(worker.study.spec, worker.storage_url, worker.stored_name, worker.group, output=worker.output)
     Driver(worker.study.spec, loop, servers, key, worker.events).run()
 
 
