@@ -9,19 +9,14 @@ import torch
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Objective, StudySpec
-from hpstudy.api.tasks import TASKS
-from hpstudy.api.transformers import Dataset
 from hpstudy.storage import attributes
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.objective import Compute, load_objective
-from hpstudy.training.sources import Source
-from hpstudy.training.splits import Splits, read_splits
-from hpstudy.training.tasks.make import make_task
-from hpstudy.training.trainer import TransformersForm
 from hpstudy.training.trial import Trial
 from hpstudy.trials.outcome import conclude
 from tests.ranks.groups import group
 from tests.support.builders import spec
+from tests.unit.forms import RATE, Recorder, prepared, run, splits_of
 
 CONFIG = {
     "model_type": "bert",
@@ -36,12 +31,6 @@ CONFIG = {
 }
 F1 = [{"metric": "eval_f1", "direction": "maximize"}]
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch and Transformers are not ours to mend
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Two test processes share the machine."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -72,51 +61,14 @@ def form_fields(
         "dataset": {"csv": "reviews.csv", "maxLength": 12} | (dataset or {}),
         "arguments": {"num_train_epochs": 2} | arguments,
     }
-    space = {"parameters": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True}}}
-    return {"objectives": F1, "searchSpace": space, "trial": {"transformers": transformers}}
-
-
-def prepared(study: StudySpec, folder: Path) -> TransformersForm:
-    assert study.trial.transformers is not None
-    form = TransformersForm(study.trial.transformers, study, folder)
-    form.prepare()
-    return form
-
-
-def splits_of(dataset: Dataset, folder: Path) -> Splits:
-    trial = form_spec(None, dataset.model_dump(by_alias=True, exclude_none=True)).trial.transformers
-    assert trial is not None
-    return read_splits(Source(trial.dataset, TASKS[trial.task], folder), trial.dataset, make_task(trial).identify)
-
-
-class Recorder:
-    """Stands where the driver is."""
-
-    def __init__(self, prune_at: int = 10**9) -> None:
-        self.steps: list[int] = []
-        self.metrics: list[dict[str, Any]] = []
-        self._prune_at = prune_at
-
-    def report(self, step: int, metrics: Any) -> bool:
-        self.steps.append(step)
-        self.metrics.append(dict(metrics))
-        return step >= self._prune_at
-
-    def progress(self, share: float) -> None:
-        assert 0 <= share <= 1
-
-
-def run(form: TransformersForm, study: StudySpec, folder: Path, **params: Any) -> tuple[dict[str, Any], Recorder]:
-    recorder = Recorder()
-    metrics = form.run(Trial(0, params, study.objectives, folder / "out", recorder))
-    return dict(metrics), recorder
+    return {"objectives": F1, "searchSpace": RATE, "trial": {"transformers": transformers}}
 
 
 def test_duplicates_and_contradictions_are_gone_before_the_split(tmp_path: Path) -> None:
     lines = [f"row {i},{'a' if i % 2 else 'b'}" for i in range(100)]
     path = tmp_path / "d.csv"
     path.write_text("text,label\n" + "\n".join([*lines, *lines, "row 1 ,a", "row 2,a", ",a"]) + "\n")
-    data = splits_of(Dataset(csv="d.csv", validation=0.2, test=0.2), tmp_path)
+    data = splits_of(form_spec(None, {"csv": "d.csv", "validation": 0.2, "test": 0.2}), tmp_path)
     assert data.test is not None
     splits = (data.train, data.validation, data.test)
     texts = [text for split in splits for text in split["text"]]
@@ -126,8 +78,8 @@ def test_duplicates_and_contradictions_are_gone_before_the_split(tmp_path: Path)
 
 
 def test_the_split_is_the_same_every_time(reviews: Path) -> None:
-    dataset = Dataset(csv=reviews.name, max_rows=100)
-    first, again = splits_of(dataset, reviews.parent), splits_of(dataset, reviews.parent)
+    study = form_spec(None, {"maxRows": 100})
+    first, again = splits_of(study, reviews.parent), splits_of(study, reviews.parent)
     assert first.train[:] == again.train[:]
     assert first.validation[:] == again.validation[:]
     assert len(first.train) == 80
@@ -148,7 +100,7 @@ def test_data_that_cannot_be_used_is_refused(
 ) -> None:
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(InvalidStudyError, match=complaint) as refusal:
-        splits_of(Dataset(**({"csv": "d.csv"} | dataset)), tmp_path)
+        splits_of(form_spec(None, {"csv": "d.csv"} | dataset), tmp_path)
     assert refusal.value.reason == "InvalidDataset"
 
 

@@ -62,7 +62,8 @@ class Adapter:
         prefix = f"{model.base_model_prefix}."
         heads = {name.rpartition(".")[0] if name.startswith(prefix) else name.partition(".")[0] for name in missing}
         if self._task.has_head:
-            heads |= {name for name, _ in model.named_children() if name != model.base_model_prefix}
+            children = {name.partition(".")[0] for name, _ in model.named_parameters()}
+            heads |= children - {model.base_model_prefix}
         given.setdefault("modules_to_save", sorted(heads) or None)
         try:
             return peft.get_peft_model(model, self._config(task_type=self._task.peft_task, **given))

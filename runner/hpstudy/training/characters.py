@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerFast
@@ -16,11 +16,14 @@ _SPECIAL = {
 }
 
 
-def character_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+def character_tokenizer(
+    texts: Iterable[str], vocabulary_size: int, *, segments: bool = False
+) -> PreTrainedTokenizerFast:
     """Train a tokenizer on the most frequent characters, in BERT's layout: [CLS] text [SEP].
 
     Args:
         vocabulary_size: entries, the five special tokens among them.
+        segments: tell the first text of a pair from the second (``token_type_ids``); not every model takes that.
     """
     tokenizer = Tokenizer(WordLevel(unk_token=_SPECIAL["unk_token"]))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -33,4 +36,7 @@ def character_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTraine
         pair=f"{cls} $A {sep} $B:1 {sep}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
+    tokenizer.decoder = decoders.Fuse()
+    inputs = ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]
+    ends = {"bos_token": cls, "eos_token": sep}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **_SPECIAL, **ends)

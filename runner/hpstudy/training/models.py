@@ -21,6 +21,7 @@ from hpstudy.api.transformers import ModelSource
 from hpstudy.training.adapters import Adapter
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.tasks.base import Encoded, Task
+from hpstudy.training.tasks.tokens import has_segments
 
 _DEFAULT_VOCABULARY = 2000
 _UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError)
@@ -60,7 +61,12 @@ class Models:
         name = self._resolve(self._source.tokenizer) or self._name
         if name is None:
             assert self._source.config is not None
-            return character_tokenizer(texts(), self._source.config.get("vocab_size", _DEFAULT_VOCABULARY))
+            try:
+                segments = has_segments(self._make_config({}))
+            except _UNUSABLE as error:
+                raise _invalid("model", error) from None
+            size = self._source.config.get("vocab_size", _DEFAULT_VOCABULARY)
+            return character_tokenizer(texts(), size, segments=segments)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except _UNUSABLE as error:

@@ -8,7 +8,7 @@ import json
 import logging
 import multiprocessing
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 import pandas
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 from datasets import Dataset
 
@@ -88,34 +89,17 @@ class Source:
             case "json":
                 rows = Dataset.from_list([row for file in _files(path) for row in _read_json(file)])
             case "parquet":
-                tables = [pyarrow.parquet.read_table(file, use_threads=False) for file in _files(path)]
-                rows = Dataset(pyarrow.concat_tables(tables))
+                files = _files(path)
+                rows = _apart(lambda: Dataset(pyarrow.concat_tables(map(pyarrow.parquet.read_table, files))))
             case _:
                 lines = [line for file in _files(path) for line in file.read_text(encoding="utf-8").splitlines()]
                 rows = Dataset.from_dict({"text": [line for line in lines if line.strip()]})
         return _with_paths(rows, {**self._fields.columns, **self._spec.columns}, path.parent)
 
     def _load_by_name(self, split: str) -> Dataset:
-        """Downloads need threads and connections, which must not be here when ranks are forked: a child makes them,
-        and leaves the rows in a folder that this process maps."""
         spec = self._spec
         name = str(self._folder / str(spec.name)) if (self._folder / str(spec.name)).is_dir() else spec.name
-        arguments = {"path": name, "name": spec.subset, "revision": spec.revision, "split": split}
-        with tempfile.TemporaryDirectory(prefix="hpstudy-data-") as made:
-            context = multiprocessing.get_context("fork")
-            ours, theirs = context.Pipe()
-            child = context.Process(target=_download, args=(arguments, made, theirs))
-            child.start()
-            theirs.close()
-            try:
-                complaint = ours.recv()
-            except EOFError:
-                complaint = "the process that loads it was ended"
-            child.join()
-            if complaint:
-                raise ValueError(complaint)
-            # In memory: the folder goes, and what the ranks inherit they share.
-            return datasets.load_from_disk(made, keep_in_memory=True)
+        return _apart(lambda: datasets.load_dataset(name, spec.subset, revision=spec.revision, split=split))
 
     def _rename(self, rows: Dataset, place: str, field: str) -> Dataset:
         wanted = {**self._fields.columns, **self._spec.columns}
@@ -137,10 +121,37 @@ def _attribute(source: str) -> str:
     return "json_" if source == "json" else source
 
 
-def _download(arguments: Mapping[str, Any], target: str, answer: Connection) -> None:
+def _apart(load: Callable[[], Dataset]) -> Dataset:
+    """Load in a child. Downloads, and Arrow's readers of Parquet, leave threads behind, which must not be here when
+    ranks are forked.
+
+    Raises:
+        ValueError: with what the child raised.
+    """
+    context = multiprocessing.get_context("fork")
+    with tempfile.NamedTemporaryFile(prefix="hpstudy-rows-") as file:
+        ours, theirs = context.Pipe()
+        child = context.Process(target=_leave_rows, args=(load, file.name, theirs))
+        child.start()
+        theirs.close()
+        try:
+            complaint = ours.recv()
+        except EOFError:
+            complaint = "the process that loads it was ended"
+        child.join()
+        if complaint:
+            raise ValueError(complaint)
+        options = pyarrow.ipc.IpcReadOptions(use_threads=False)
+        with pyarrow.ipc.open_stream(file.name, options=options) as stream:
+            return Dataset(stream.read_all())
+
+
+def _leave_rows(load: Callable[[], Dataset], target: str, answer: Connection) -> None:
     complaint = ""
     try:
-        datasets.load_dataset(**arguments).save_to_disk(target)
+        table = load().with_format("arrow")[:]
+        with pyarrow.ipc.new_stream(target, table.schema) as stream:
+            stream.write_table(table)
     except Exception as error:
         complaint = str(error).strip() or type(error).__name__
     answer.send(complaint)
@@ -173,7 +184,9 @@ def _read_json(file: Path) -> Iterator[Any]:
 def _with_paths(rows: Dataset, columns: Mapping[str, str], folder: Path) -> Dataset:
     """Images that a table names by their paths start where the table is."""
     column = columns.get("image")
-    if column is None or column not in rows.column_names or rows.features[column] != datasets.Value("string"):
+    if column is None or column not in rows.column_names:
+        return rows
+    if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
         return rows
     paths = [str(folder / path) for path in rows[column]]
     missing = next((path for path in paths if not Path(path).is_file()), None)

@@ -60,11 +60,15 @@ def limit_length(spec: TransformersTrial, tokenizer: PreTrainedTokenizerBase, co
     return asked
 
 
+def has_segments(config: PreTrainedConfig) -> bool:
+    """Whether the model has embeddings to tell two texts apart (models like GPT-2 would take their types for words)."""
+    return (getattr(config, "type_vocab_size", None) or 0) > 1
+
+
 def inputs_of(encoded: Mapping[str, Any], config: PreTrainedConfig) -> dict[str, Any]:
-    """The columns of an encoding that the model takes. Types of segments only where it has embeddings for two: models
-    like GPT-2 would take them for words."""
+    """The columns of an encoding that the model takes."""
     names = ["input_ids", "attention_mask"]
-    if (getattr(config, "type_vocab_size", None) or 0) > 1:
+    if has_segments(config):
         names.append("token_type_ids")
     return {name: encoded[name] for name in names if name in encoded}
 
