@@ -118,3 +118,15 @@ def slow_at_first(trial: Trial) -> float:
     Path(os.environ["TEST_FOLDER"], f"began-{trial.number}-{trial.rank}").write_text(str(os.getpid()))
     time.sleep(60 if trial.number < 3 else 0)
     return all_reduced(trial)
+
+
+def unlucky(trial: Trial) -> float:
+    """The first three runs fail, each in another way."""
+    dist.init_process_group("gloo")
+    value = all_reduced(trial)
+    Path(os.environ["TEST_FOLDER"], f"continues-{trial.number}").write_text(str(trial.continues))
+    if trial.number == 0 and trial.rank == 1:
+        raise ValueError("no luck")
+    if trial.number == 2 and trial.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float("nan") if trial.number == 1 else value

@@ -85,7 +85,8 @@ class Display:
         ended = self._running.pop(event["number"], _Running(""))
         self._seconds.append(event["seconds"])
         if event["state"] == "failed":
-            failed = f"trial {event['number']:>3}  [red]{event['failure']}[/red]  "
+            failed = f"trial {event['number']:>3}  [red]{event['failure']}[/red]"
+            failed += ", runs again  " if event["again"] else "  "
             self._console.print(failed, Text(event["message"].strip()), sep="")
             return
         self._finished += 1

@@ -6,6 +6,7 @@ and pruner of every backend works on it, and none has to know.
 """
 
 import copy
+import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -36,11 +37,12 @@ def scalar_value(spec: StudySpec, values: Sequence[float]) -> float:
 
 
 def reported_value(spec: StudySpec, metrics: Mapping[str, Any]) -> float | None:
-    """What a pruner sees of an evaluation's metrics; None where they do not have it, or there is no one number."""
+    """What a pruner sees of an evaluation's metrics; None where they do not have it, where there is no one number, or none
+    that could be compared (NaN)."""
     if not spec.is_scalar:
         return None
     values = [find_metric(metrics, objective.metric) for objective in spec.objectives]
-    if not all(isinstance(value, int | float) for value in values):
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         return None
     return float(values[0]) if len(values) == 1 else scalar_value(spec, [float(value) for value in values])
 

@@ -18,8 +18,8 @@ def fail_trial(
     *,
     continues: int | None,
     began: bool = True,
-) -> None:
-    """End a running trial as FAIL. Safe to be done again by whoever finds it half done.
+) -> bool:
+    """End a running trial as FAIL; returns whether it runs again. Safe to be done anew by who finds it half done.
 
     Args:
         continues: whose last checkpoint another run starts from.
@@ -45,3 +45,4 @@ def fail_trial(
             attrs = {attributes.RUNS: runs, attributes.CONTINUES: continues}
             study.enqueue_trial(trial.params, user_attrs=attrs)
     study.tell(trial.number, state=TrialState.FAIL)
+    return again

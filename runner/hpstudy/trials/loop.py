@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,14 +173,19 @@ class TrialLoop:
             return False
         return self._patiently(assignment.trial.should_prune)
 
-    def tell(self, assignment: Assignment, outcome: Outcome) -> None:
-        """Record the end of a trial, once; its parameters are queued again where its class of failure has retries."""
+    def tell(self, assignment: Assignment, outcome: Outcome) -> Outcome:
+        """Record the end of a trial, once; its parameters are queued again where its class of failure has retries.
+
+        Returns:
+            The outcome as it was recorded: what a lost pod died of is not for the driver to know.
+        """
         if outcome.failure is Failure.LOST and self._spec.workers.nodes > 1:
             # Another node's pod is gone; the operator may have seen how.
             outcome = self._patiently(partial(self._explain, assignment.number, outcome))
-        self._patiently(lambda: self._tell(assignment.number, outcome))
+        again = self._patiently(lambda: self._tell(assignment.number, outcome))
         self._in_hand.discard(assignment.number)
         self._patiently(partial(self._checkpoints.clean, self._all_trials, told=assignment.number))
+        return replace(outcome, again=again)
 
     def verdict(self) -> Verdict:
         """How the study stands."""
@@ -275,11 +280,12 @@ class TrialLoop:
         await_end(self.study, self._group, [trial])
         return explain(self.study, self._group, trial, outcome, shared_by=len(self._in_hand))
 
-    def _tell(self, number: int, outcome: Outcome, *, began: bool = True) -> None:
+    def _tell(self, number: int, outcome: Outcome, *, began: bool = True) -> bool:
+        """Record the end of a trial; returns whether its parameters run again."""
         trial_id = self._trial_id(number)
         trial = self._storage.get_trial(trial_id)
         if trial.state.is_finished():
-            return  # told before the connection broke
+            return attributes.runs_again(trial.user_attrs)  # told before the connection broke
         if outcome.metrics:
             self._storage.set_trial_user_attr(trial_id, attributes.METRICS, dict(outcome.metrics))
         for name, violation in outcome.violations.items():
@@ -291,11 +297,14 @@ class TrialLoop:
         if outcome.failure is not None:
             settings = read_settings(self.study, self._spec)
             retries, continues = settings.retries, self._checkpoints.newest(trial)
-            fail_trial(self.study, trial, outcome.failure, outcome.message, retries, continues=continues, began=began)
-        elif outcome.pruned:
+            return fail_trial(
+                self.study, trial, outcome.failure, outcome.message, retries, continues=continues, began=began
+            )
+        if outcome.pruned:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, outcome.values)
+        return False
 
     def _all_trials(self) -> list[optuna.trial.FrozenTrial]:
         """As the storage has them, which is not always as the sampler sees them."""

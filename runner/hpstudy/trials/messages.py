@@ -24,7 +24,8 @@ from hpstudy.trials.channel import Link
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    # A metric may be NaN, which JSON does not have and Python's does; null would be a metric that is missing.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
 
 class Hello(_Message):
@@ -176,7 +177,7 @@ def send(connection: "Link[bytes, bytes]", message: Message) -> None:
     Raises:
         OSError: the peer is gone.
     """
-    connection.send_bytes(_adapter.dump_json(message))
+    connection.send_bytes(message.model_dump_json().encode())
 
 
 def receive(connection: "Link[bytes, bytes]") -> Message:

@@ -166,13 +166,14 @@ class Driver:
         self._slots.release(attempt.slot)
         if attempt.result is not None and attempt.result.memory is not None:
             self._slots.note_memory(attempt.result.memory)
-        self._loop.tell(attempt.assignment, outcome)
+        outcome = self._loop.tell(attempt.assignment, outcome)
         state = "failed" if outcome.failure else "pruned" if outcome.pruned else "complete"
         self._events.emit(
             "end",
             number=attempt.number,
             state=state,
             failure=outcome.failure,
+            again=outcome.again,
             message=outcome.message,
             values=outcome.values,
             metrics=dict(outcome.metrics),
