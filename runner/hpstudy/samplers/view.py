@@ -37,8 +37,8 @@ def scalar_value(spec: StudySpec, values: Sequence[float]) -> float:
 
 
 def reported_value(spec: StudySpec, metrics: Mapping[str, Any]) -> float | None:
-    """What a pruner sees of an evaluation's metrics; None where they do not have it, where there is no one number, or none
-    that could be compared (NaN)."""
+    """What a pruner sees of an evaluation's metrics; None where they lack it, or it is not one number that could be
+    compared (NaN)."""
     if not spec.is_scalar:
         return None
     values = [find_metric(metrics, objective.metric) for objective in spec.objectives]
