@@ -16,6 +16,10 @@ def parameter(**fields: Any) -> dict[str, Any]:
     return {"searchSpace": {"parameters": {"x": fields}}}
 
 
+def command(**fields: Any) -> dict[str, Any]:
+    return {"trial": {"command": {"argv": ["run"], **fields}}}
+
+
 def create(team: Team, manifest: dict[str, Any]) -> None:
     assert team.api.create("hpstudies", team.namespace, manifest) == ""
 
@@ -48,6 +52,19 @@ def create(team: Team, manifest: dict[str, Any]) -> None:
         {"workers": {"isolation": "inline"}},
         {"searchSpace": None, "trial": {"script": {"path": "train.py", "args": ["--epochs", "3"]}}},
         {"storage": {"secretRef": {"name": "database"}}},
+        {"trial": {"command": {"argv": ["run", "--lr={{ lr }}"]}}, "workers": {"nodes": 2, "processesPerNode": 1}},
+        {
+            "trial": {
+                "command": {
+                    "argv": ["run"],
+                    "metrics": {"pattern": "(?P<name>[a-z]+)=(?P<value>[0-9.]+)"},
+                    "workingDir": "code",
+                    "env": {"OMP_NUM_THREADS": "1"},
+                    "terminationGracePeriodSeconds": 0,
+                }
+            },
+            "workers": {"processesPerNode": "auto", "trialsPerPod": 2},
+        },
         {
             "trial": {
                 "transformers": {
@@ -105,6 +122,15 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
             "searchSpace must have exactly one of parameters, optuna, ray, wandb, sigopt, python",
         ),
         ({"searchSpace": {"python": "no colon"}}, "should match"),
+        (command(argv=[]), "should have at least 1 items"),
+        (command(argv=[""]), "argv needs a program first"),
+        (command(argv=["-c"]), "argv needs a program first"),
+        (command(env={"A-B": "1"}), "env must have names of letters"),
+        (command(env={"HPSTUDY_TRIAL": "1"}), "env must have names of letters"),
+        (command(metrics={"file": "a", "pattern": "b"}), "metrics must have exactly one of file, pattern"),
+        (command(metrics={"file": "/a"}), "below the trial's output folder"),
+        (command(metrics={"file": "a/../b"}), "below the trial's output folder"),
+        (command() | {"workers": {"processesPerNode": 2}}, "workers.processesPerNode must be 1 or auto"),
         ({"objectives": [{"metric": "f1"}]}, "objectives[0].direction: Required value"),
         ({"objectives": [{"metric": "f1", "direction": "up"}]}, "Unsupported value"),
         ({"objectives": []}, "should have at least 1 items"),

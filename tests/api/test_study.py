@@ -77,6 +77,24 @@ def test_pods_meet_the_restricted_standard_where_it_is_enforced(served: Team) ->
     assert len(served.pods()) == 1
 
 
+def test_a_commands_pod_has_the_users_image_as_a_sidecar_of_the_worker(served: Team) -> None:
+    """The API server takes it, also under the restricted standard; a template that names nothing there is refused."""
+    served.kubectl("label", "namespace", served.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    program = {"name": "worker", "image": "julia:1", "resources": {"limits": {"cpu": "2", "nvidia.com/gpu": "1"}}}
+    template = {"spec": {"containers": [program], "securityContext": {"runAsUser": 1000}}}
+    fields = {"workers": {"template": template}}
+    served.apply(study(trial={"command": {"argv": ["run", "--lr={{ lr }}"]}}, **fields))
+    (pod,) = served.pods()
+    assert [(each["name"], each["image"]) for each in pod["spec"]["containers"]] == [("hpstudy", RUNNER_IMAGE)]
+    agent, sidecar = pod["spec"]["initContainers"]
+    assert (agent["image"], sidecar["image"], sidecar["restartPolicy"]) == (RUNNER_IMAGE, "julia:1", "Always")
+    assert sidecar["resources"]["limits"] == program["resources"]["limits"]
+    served.stays_quiet()
+    served.apply(study("typo", trial={"command": {"argv": ["run", "--lr={{ rl }}"]}}, **fields))
+    found = served.until("Accepted", "False", "InvalidCommand", name="typo")
+    assert "trial.command.argv[1]: 'rl' is no hyperparameter of the search space; did you mean lr?" in found["message"]
+
+
 def test_two_objectives_have_a_pareto_front(served: Team) -> None:
     served.apply(study(objectives=TWO))
     served.until("StorageReady", "True")
