@@ -92,7 +92,10 @@ def test_a_commands_pod_has_the_users_image_as_a_sidecar_of_the_worker(served: T
     served.stays_quiet()
     served.apply(study("typo", trial={"command": {"argv": ["run", "--lr={{ rl }}"]}}, **fields))
     found = served.until("Accepted", "False", "InvalidCommand", name="typo")
-    assert "trial.command.argv[1]: 'rl' is no hyperparameter of the search space; did you mean lr?" in found["message"]
+    assert (
+        "trial.command.argv[1]: 'rl' is no hyperparameter of the search space; there are lr, trial.number"
+        in found["message"]
+    )
 
 
 def test_two_objectives_have_a_pareto_front(served: Team) -> None:

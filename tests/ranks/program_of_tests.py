@@ -69,4 +69,17 @@ def waits() -> None:
     child.wait()
 
 
+def resumes() -> None:
+    """Four steps, the third of the first trial a long one; each is in the checkpoint before it is reported."""
+    checkpoint = Path(os.environ["HPSTUDY_CHECKPOINT_DIR"], "step")
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    print(f"from step {done}", flush=True)
+    for step in range(done + 1, 5):
+        if step == 3 and os.environ["HPSTUDY_TRIAL"] == "0":
+            Path(os.environ["HPSTUDY_OUTPUT_DIR"], "began").write_text(f"{os.getpid()} {os.getpid()}\n")
+            time.sleep(60)
+        checkpoint.write_text(str(step))
+        report(loss=X + step)
+
+
 globals()[WHAT]()

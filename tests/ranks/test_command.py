@@ -16,6 +16,7 @@ import pytest
 from hpstudy.storage import attributes
 from hpstudy.training.command_agent import SCRIPT, install
 from tests.ranks.groups import Group, alive, descendants, eventually, group
+from tests.support.processes import REPOSITORY
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("program_of_tests.py"))]
 
@@ -79,6 +80,7 @@ def test_a_program_gets_its_hyperparameters_in_three_ways_and_two_run_side_by_si
     assert first["variables"] == {
         "HPSTUDY_TRIAL": "0",
         "HPSTUDY_OUTPUT_DIR": str(folders[0]),
+        "HPSTUDY_CHECKPOINT_DIR": str(folders[0] / "checkpoint-of-node-0"),
         "HPSTUDY_METRICS": str(folders[0] / "metrics.jsonl"),
         "HPSTUDY_PARAMETERS": str(folders[0] / "parameters.json"),
         "HPSTUDY_PARAM_X": "0.5",
@@ -117,6 +119,30 @@ def test_a_worker_that_ends_takes_its_programs_along(tmp_path: Path, number: int
         eventually(lambda: not any(map(alive, processes)), 10)
         eventually(lambda: made.states()[0] == "FAIL", 10)
         assert failure(made, 0)[0] == ("preempted" if number == signal.SIGTERM else "lost")
+
+
+def test_a_program_goes_on_from_the_checkpoint_of_the_one_that_was_interrupted(tmp_path: Path) -> None:
+    fields = {"initialTrials": [{"x": 1}], "checkpoints": {"keep": "best"}, "budget": {"maxTrials": 1}}
+    with commands(tmp_path, "resumes", **fields) as made:
+        began(tmp_path)
+        eventually(lambda: len(made.trials()[0].intermediate_values) == 2)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join() == [143]
+        made.start(0)
+        assert made.join() == [0]
+        first, second = made.trials()
+        assert first.state.name == "FAIL"
+        assert second.intermediate_values == {1: 2, 2: 3, 3: 4, 4: 5}
+    assert (tmp_path / "trials" / "1" / "output.log").read_text() == "from step 2\n"
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    """With a shell and awk."""
+    example = REPOSITORY / "examples" / "command.yaml"
+    command = [sys.executable, "-m", "hpstudy.cli.main", "run", str(example), "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 failed" in done.stdout
 
 
 def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:

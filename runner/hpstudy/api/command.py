@@ -54,8 +54,9 @@ def _has_metrics(pattern: str) -> bool:
 
 class Command(ApiModel):
     """A program, run once per trial on every node, without a shell. In its arguments and variables {{ NAME }} stands
-    for a hyperparameter, or for trial.number, trial.output_dir, trial.metrics, trial.parameters, trial.node_rank or
-    trial.nodes. In a cluster it runs in the worker container of workers.template, whose image needs only /bin/sh."""
+    for a hyperparameter, or for trial.number, trial.output_dir, trial.checkpoint_dir, trial.metrics, trial.parameters,
+    trial.node_rank or trial.nodes. In a cluster it runs in the worker container of workers.template, whose image needs
+    only /bin/sh."""
 
     argv: Annotated[list[Text], Field(min_length=1, max_length=1000)]
     """The program and its arguments. An argument that names a hyperparameter which the trial does not have is left

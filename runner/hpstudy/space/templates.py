@@ -13,7 +13,8 @@ from hpstudy.space.dimensions import SearchSpace
 
 TRIAL_PREFIX = "trial."
 TRIAL_NAMES = tuple(
-    TRIAL_PREFIX + name for name in ("number", "output_dir", "metrics", "parameters", "node_rank", "nodes")
+    TRIAL_PREFIX + name
+    for name in ("number", "output_dir", "checkpoint_dir", "metrics", "parameters", "node_rank", "nodes")
 )
 """What else than hyperparameters a template may name."""
 _VARIABLE_PREFIX = "HPSTUDY_PARAM_"

@@ -25,6 +25,7 @@ _LOOK_SECONDS = 0.1
 """How often metrics, and other nodes' decisions, are looked for while a program runs."""
 _SHARE = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """What the rank was given of the machine, and so the program; in a container of its own it has that one's."""
+_KILLED = 128 + signal.SIGKILL
 _MESSAGE_LINES = 10
 _MESSAGE_LIMIT = 1500
 """Characters of output in the message of a failed trial."""
@@ -69,7 +70,7 @@ class CommandForm:
         Raises:
             ProgramError: it failed.
             MetricsError: it wrote what should be metrics and is not.
-            MemoryError: its container ended while it ran.
+            MemoryError: it was killed in its container, or the container ended.
             AgentGoneError: so did the shell that ran it, where that is no container.
         """
         paths = _Paths.make(trial, self._command.metrics)
@@ -79,7 +80,7 @@ class CommandForm:
         started = self._agent.run(program)
         try:
             with started as run:
-                return _Execution(self._command, trial, paths, run).follow()
+                return _Execution(self._command, trial, paths, run, own_container=self._own_container).follow()
         except AgentGoneError:
             if not self._own_container:
                 raise
@@ -94,6 +95,7 @@ class CommandForm:
         about = {
             "trial.number": str(trial.number),
             "trial.output_dir": str(trial.output_dir),
+            "trial.checkpoint_dir": str(paths.checkpoints),
             "trial.metrics": str(paths.metrics),
             "trial.parameters": str(paths.parameters),
             "trial.node_rank": str(trial.rank),
@@ -107,6 +109,7 @@ class CommandForm:
         environment |= {
             "HPSTUDY_TRIAL": str(trial.number),
             "HPSTUDY_OUTPUT_DIR": str(trial.output_dir),
+            "HPSTUDY_CHECKPOINT_DIR": str(paths.checkpoints),
             "HPSTUDY_METRICS": str(paths.metrics),
             "HPSTUDY_PARAMETERS": str(paths.parameters),
         }
@@ -122,6 +125,7 @@ class _Paths:
         self.output = folder / ("output.log" if trial.rank == 0 else f"output-{trial.rank}.log")
         self.parameters = folder / "parameters.json"
         self.metrics = folder / (metrics.file or METRICS_FILE)
+        self.checkpoints = trial.checkpoint_dir
         self._folder = folder
 
     @classmethod
@@ -139,25 +143,28 @@ class _Paths:
 
     def open_to_all(self) -> None:
         """Let another user write them."""
-        for folder in {self._folder, self.metrics.parent}:
-            folder.chmod(0o777)
-        for file in (self.output, self.metrics):
-            if file.exists():
-                file.chmod(0o666)
+        fetched = self.checkpoints.rglob("*")
+        for path in (self._folder, self.metrics.parent, self.output, self.metrics, self.checkpoints, *fetched):
+            if path.exists():
+                path.chmod(0o777 if path.is_dir() else 0o666)
 
 
 class _Execution:
     """A program that runs: its metrics become reports, a prune ends it."""
 
-    def __init__(self, command: Command, trial: Trial, paths: _Paths, run: Run) -> None:
+    def __init__(self, command: Command, trial: Trial, paths: _Paths, run: Run, *, own_container: bool) -> None:
         self._command = command
         self._trial = trial
         self._paths = paths
         self._run = run
+        self._own_container = own_container
         self._metrics: dict[str, Any] = {}
         pattern = command.metrics.pattern
         self._tail = Tail(paths.metrics if pattern is None else paths.output)
-        self._reader: MetricsReader = JsonLines(paths.metrics.name) if pattern is None else Pattern(pattern)
+        before = max((step for step, _ in trial.checkpoints.reports), default=0)  # of the trial that it continues
+        self._reader: MetricsReader = (
+            JsonLines(paths.metrics.name, before) if pattern is None else Pattern(pattern, before)
+        )
 
     def follow(self) -> Mapping[str, Any]:
         """Until it ends."""
@@ -174,7 +181,9 @@ class _Execution:
                 # A peer that was stopped may have failed this one, before this node looked.
                 if self._trial.is_pruned():
                     raise optuna.TrialPruned
-                raise ProgramError(_describe(self._command.argv[0], code, self._paths.output))
+                how = _describe(self._command.argv[0], code, self._paths.output)
+                # Hardly anybody but the kernel, for want of memory, kills a program in a container.
+                raise MemoryError(how) if self._own_container and code == _KILLED else ProgramError(how)
             for reported in self._reported(ended=True):
                 self._report(reported)
             return self._metrics

@@ -92,10 +92,16 @@ class MetricsReader(Protocol):
 
 
 class JsonLines:
-    """Objects of metrics by name. Lines without a step count up from 1."""
+    """Objects of metrics by name. Lines without a step count up.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the file, for messages.
+        before: the last step that was reported before the first line.
+    """
+
+    def __init__(self, name: str, before: int = 0) -> None:
         self._name = name
+        self._before = before
         self._count = 0
 
     def read(self, line: str) -> Reported | None:
@@ -110,17 +116,21 @@ class JsonLines:
             raise MetricsError(f"{where} is no JSON ({error}): {line!r:.200}") from None
         if not isinstance(metrics, dict):
             raise MetricsError(f"{where} must be an object of metrics by name, got {line!r:.200}")
-        step = _step(metrics.pop(STEP, self._count), where)
+        step = _step(metrics.pop(STEP, self._before + self._count), where)
         return Reported(step, metrics)
 
 
 class Pattern:
-    """What a regular expression finds in lines of output. Lines without a step count up from 1."""
+    """What a regular expression finds in lines of output. Lines without a step count up.
 
-    def __init__(self, pattern: str) -> None:
+    Args:
+        before: the last step that was reported before the first line.
+    """
+
+    def __init__(self, pattern: str, before: int = 0) -> None:
         self._pattern = re.compile(pattern)
         self._named = NAME in self._pattern.groupindex
-        self._count = 0
+        self._count = before
 
     def read(self, line: str) -> Reported | None:
         """See :class:`MetricsReader`."""

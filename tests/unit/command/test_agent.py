@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,14 @@ EVERY_BYTE = os.fsdecode(bytes(range(1, 256)))
 SHOW = "import os, sys; sys.stdout.buffer.write(b'|'.join(map(os.fsencode, [*sys.argv[1:], os.environ['V_1']])))"
 
 
-def start(folder: Path, shell: list[str]) -> "subprocess.Popen[bytes]":
+def start(folder: Path, shell: list[str], env: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
     own = folder / "agent"
     own.mkdir(exist_ok=True)
     install(own)
-    return subprocess.Popen([*shell, own / SCRIPT.name, own, *shell], stdin=subprocess.DEVNULL, cwd=folder)
+    # Without a terminal, as in a container.
+    return subprocess.Popen(
+        [*shell, own / SCRIPT.name, own, *shell], stdin=subprocess.DEVNULL, cwd=folder, env=env, start_new_session=True
+    )
 
 
 @pytest.fixture(params=SHELLS, ids=lambda shell: shell[0])
@@ -140,3 +143,23 @@ def test_an_agent_that_is_killed_is_noticed_and_its_successor_goes_on(tmp_path: 
     assert run(agent, program(tmp_path, "sh", "-c", "exit 4"))[0] == 4
     agent.close()
     assert second.wait(10) == 0
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_an_image_with_nothing_but_a_shell_will_do(tmp_path: Path, shell: list[str]) -> None:
+    """No setsid, no cat, nothing. Where the shell has no job control either, signals reach the program alone."""
+    (tmp_path / "bin").mkdir()
+    path = shutil.which(shell[0])
+    assert path is not None
+    (tmp_path / "bin" / shell[0]).symlink_to(path)
+    process = start(tmp_path, [path, *shell[1:]], {"PATH": str(tmp_path / "bin")})
+    agent = Agent.attach(tmp_path / "agent")
+    assert run(agent, program(tmp_path, *shell, "-c", 'echo "$V"; exit 3', V="a\nb")) == (3, "a\nb\n")
+    waits = "trap 'echo bye; exit 4' TERM; echo $$ > child; while :; do read line < fifo; done"
+    os.mkfifo(tmp_path / "fifo")
+    with agent.run(program(tmp_path, *shell, "-c", waits)) as made:
+        child(tmp_path)
+        made.signal(signal.SIGKILL)
+        assert made.wait(10) == 128 + signal.SIGKILL
+    agent.close()
+    assert process.wait(10) == 0
