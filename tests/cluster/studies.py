@@ -30,6 +30,28 @@ def broken(trial):
 def unmeasured(trial):
     return {"accuracy": 0.5}
 
+def hungry(trial):
+    # Takes all the memory that there is, the first time.
+    held = []
+    while trial.number == 0:
+        held.append(b"x" * 2**26)
+    return trial.params["x"] ** 2
+
+def insatiable(trial):
+    held = []
+    while True:
+        held.append(b"x" * 2**26)
+
+def slow_at_first(trial):
+    time.sleep(600 if trial.number == 0 else 0)
+    return trial.params["x"] ** 2
+
+def steady(trial):
+    for step in range(30):
+        time.sleep(1)
+        trial.report(trial.params["x"] ** 2, step)
+    return trial.params["x"] ** 2
+
 def space(trial):
     kind = trial.suggest_categorical("kind", ["narrow", "wide"])
     return {"kind": kind, "x": trial.suggest_float("x", -1, 1) if kind == "narrow" else trial.suggest_float("y", -5, 5)}
