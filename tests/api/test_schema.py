@@ -96,6 +96,8 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
     create(team, study(budget=None))
     spec = team.study()["spec"]
     assert spec["budget"] == {"maxTrials": 20, "maxFailedTrials": 3}
+    never = {"error": 0, "oom": 0, "metricMissing": 0, "timeout": 0}
+    assert spec["retries"] == {**never, "preempted": 3, "lost": 3}
     assert (spec["parallelism"], spec["backend"]) == (1, "optuna")
     assert spec["workers"]["processesPerNode"] == "auto"
 
@@ -216,6 +218,7 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
         ({"checkpoints": {"url": "s3://key:secret@bucket/folder"}}, "must hold no credentials"),
         ({"checkpoints": {"url": "/folder"}}, "spec.checkpoints.url"),
         ({"budget": {"maxTrials": 0}}, "should be greater than or equal to 1"),
+        ({"retries": {"oom": 101}}, "should be less than or equal to 100"),
         ({"parallelism": 0}, "should be greater than or equal to 1"),
         ({"workers": {"processesPerNode": "many"}}, "or auto"),
         ({"workers": {"processesPerNode": 0}}, "or auto"),
@@ -285,9 +288,14 @@ class TestOnceStarted:
         with pytest.raises(KubectlError, match=f"{words} once the study has started; make a new study"):
             started.kubectl.patch("hps", "reviews", {"spec": spec})
 
-    def test_budget_parallelism_and_image_can(self, started: Team) -> None:
+    def test_budget_retries_parallelism_and_image_can(self, started: Team) -> None:
         template = {"spec": {"containers": [{"name": "worker", "image": "new"}]}}
-        change = {"budget": {"maxTrials": 99}, "parallelism": 4, "workers": {"template": template}}
+        change = {
+            "budget": {"maxTrials": 99},
+            "retries": {"error": 1},
+            "parallelism": 4,
+            "workers": {"template": template},
+        }
         started.kubectl.patch("hps", "reviews", {"spec": change})
         assert started.study()["spec"]["budget"]["maxTrials"] == 99
 

@@ -70,6 +70,7 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (manifest(trial={"script": {"path": "a.py"}}, workers={"isolation": "inline"}), "workers.isolation inline is"),
         (manifest(workers={"isolation": "pod"}), "workers.isolation: input should be 'process' or 'inline'"),
         (manifest(trial={"function": "not a function"}), "spec.trial.function: string should match pattern"),
+        (manifest(retries={"metric-missing": 1}), "spec.retries.metric-missing: unknown field"),
         (manifest(budget={"maxTrials": 0}), "spec.budget.maxTrials: input should be greater than or equal to 1, got 0"),
         (manifest(workers={"processesPerNode": "all"}), "spec.workers.processesPerNode: input should be"),
         (

@@ -13,9 +13,9 @@ from hpstudy.storage.ends import read_end
 from hpstudy.trials.outcome import Outcome
 
 PATIENCE = 10.0
-"""Seconds to wait for the operator's word. It comes a second or two after the end of the pod, whose replacement takes
-longer than that to start: the wait is seldom noticed, and a node that vanished, of which there is no word, costs no
-more."""
+"""Seconds to wait for the operator's word. It comes a fraction of a second after the pod's end is known, and the pod's
+replacement takes longer to start: the wait is seldom noticed, and a node that vanished, of which there is no word,
+costs no more."""
 _INTERVAL = 0.5  # seconds
 
 
