@@ -23,18 +23,25 @@ HERE = Path(__file__).parent
 
 
 def _pod(
-    given: Study, url: str, home: Path, output: Path, node: int, coordinator: str, environment: Mapping[str, str]
+    given: Study,
+    url: str,
+    home: Path,
+    output: Path,
+    node: int,
+    coordinator: str,
+    environment: Mapping[str, str],
+    index: int,
 ) -> None:
     os.setsid()
     os.environ.update(environment)
     os.environ["TEST_FOLDER"] = str(output)
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
-    worker = Worker(given, "study", url, folder=home, output=output, node=node, coordinator=coordinator)
+    worker = Worker(given, "study", url, folder=home, output=output, group=index, node=node, coordinator=coordinator)
     raise SystemExit(worker.run())
 
 
 class Group:
-    """The pods of one group over a SQLite file."""
+    """The pods of one group, over a SQLite file where no other storage is given."""
 
     def __init__(
         self,
@@ -47,6 +54,8 @@ class Group:
         module: str = "trials_of_tests",
         home: Path = HERE,
         environment: Mapping[str, str] | None = None,
+        url: str = "",
+        index: int = 0,
         **spec: Any,
     ) -> None:
         shape = {"nodes": nodes, "processesPerNode": processes, **(workers or {})}
@@ -55,7 +64,8 @@ class Group:
         self.folder = folder
         self._home = home
         self._environment = dict(environment or {})
-        self.url = f"sqlite:///{folder / 'study.db'}"
+        self.url = url or f"sqlite:///{folder / 'study.db'}"
+        self._index = index
         self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
         for node in range(nodes):
@@ -63,7 +73,7 @@ class Group:
 
     def start(self, node: int) -> None:
         """Start a pod, or its replacement."""
-        about = (self.study, self.url, self._home, self.folder, node, self._coordinator, self._environment)
+        about = (self.study, self.url, self._home, self.folder, node, self._coordinator, self._environment, self._index)
         pod = PROCESSES.Process(target=_pod, args=about)
         pod.start()
         self.pods[node] = pod

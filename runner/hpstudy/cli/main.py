@@ -103,7 +103,7 @@ def worker(
     from hpstudy.api.load import read_manifest
     from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
     from hpstudy.linux import die_with_parent
-    from hpstudy.worker.events import Events
+    from hpstudy.trials.events import Events
     from hpstudy.worker.supervisor import Worker
 
     logging.basicConfig(

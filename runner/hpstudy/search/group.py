@@ -18,6 +18,7 @@ _STORED_NAME = "HPSTUDY_STORED_NAME"
 _GROUP = "HPSTUDY_GROUP"
 _OUTPUT = "HPSTUDY_OUTPUT"
 _FOLDER = "HPSTUDY_FOLDER"
+_EVENTS = "HPSTUDY_EVENTS"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class GroupEnvironment:
     """Where the group's files go."""
     folder: Path
     """Where relative paths of the study start."""
+    events: int | None = None
+    """Descriptor of the pipe to whoever watches the study."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
@@ -53,6 +56,7 @@ class GroupEnvironment:
                 group=int(environment[_GROUP]),
                 output=Path(environment[_OUTPUT]),
                 folder=Path(environment[_FOLDER]),
+                events=int(environment[_EVENTS]) if _EVENTS in environment else None,
             )
         except (KeyError, ValueError) as error:
             raise InvalidStudyError(
@@ -70,6 +74,7 @@ class GroupEnvironment:
             _GROUP: str(self.group),
             _OUTPUT: str(self.output),
             _FOLDER: str(self.folder),
+            **({} if self.events is None else {_EVENTS: str(self.events)}),
         }
 
     def spec(self) -> StudySpec:

@@ -23,6 +23,7 @@ from hpstudy.search.options import Options
 from hpstudy.search.runs import Compute
 from hpstudy.space import ray
 from hpstudy.training.function import name_metrics
+from hpstudy.trials.events import Events
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Plan:
     output_dir: str
     """Where the trials have their folders."""
     group: int = 0
+    events: Events = Events()  # noqa: RUF009  stateless without a pipe
+    """Where a worker group tells of its trials; by itself a script logs them."""
     hp_space: Callable[[Any], Any] | None = None
     """Called for every trial; None where the space was read at the start."""
 
@@ -172,6 +175,7 @@ def plan_in_group(
         compute=_compute(spec, compute_objective, any(o.metric == DEFAULT_OBJECTIVE for o in spec.objectives)),
         output_dir=str(environment.output / "trials"),
         group=environment.group,
+        events=Events(environment.events),
         hp_space=hp_space if spec.backend == "optuna" else None,
     )
 

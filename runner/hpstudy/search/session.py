@@ -64,6 +64,8 @@ class Session:
         self._given: SharedTrial | None = None
         self._error: BaseException | None = None
         self._deadline = None if plan.options.timeout is None else time.monotonic() + plan.options.timeout
+        self._events = plan.events
+        self._started = 0.0
         self._storage_lock = threading.RLock()  # the main thread's, and the watchdog's when a rank is stuck
         several = trainer.args.world_size > 1
         if several and not dist.is_initialized():
@@ -138,7 +140,8 @@ class Session:
             with self._storage_lock:
                 assigned = self._loop.next()
             if isinstance(assigned, Assignment):
-                self._assignment = assigned
+                self._assignment, self._started = assigned, time.monotonic()
+                self._events.emit("trial", number=assigned.number, parameters=assigned.parameters)
                 if self._plan.spec.backend != "optuna":
                     return {"number": assigned.number, "values": assigned.parameters, "known": None}
                 given = self._given or SharedTrial(self._ranks, assigned.trial)
@@ -242,7 +245,9 @@ class Session:
         assert self._loop is not None
         assert self._assignment is not None
         with self._storage_lock:
-            return self._loop.report(self._assignment, step, metrics)
+            prune = self._loop.report(self._assignment, step, metrics)
+        self._events.emit("report", number=self._assignment.number, step=step, metrics=metrics)
+        return prune
 
     def _ask_more(self, call: Callable[[], Any]) -> Any:
         assert self._loop is not None
@@ -255,7 +260,8 @@ class Session:
         with self._storage_lock:
             assignment, self._assignment = self._assignment, None
             if assignment is not None:
-                self._loop.tell(assignment, outcome)
+                outcome = self._loop.tell(assignment, outcome)
+                self._events.emit_end(assignment.number, outcome, time.monotonic() - self._started)
 
     def _give_up(self, root: Ended) -> None:
         """On rank zero, in the watchdog's thread: the main thread waits in a collective for a rank that failed."""

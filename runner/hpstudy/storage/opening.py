@@ -115,11 +115,16 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
             storage=storage, study_name=name, directions=directions, load_if_exists=True, **kwargs
         )
         stored = study.user_attrs.get(attributes.SPEC)
+        if spec.search_space is None and stored is not None:  # only the script knows it
+            frozen["searchSpace"] = stored.get("searchSpace")
         changed = (
             []
             if stored is None
             else [field for field, value in frozen.items() if (stored.get(field) or None) != (value or None)]
         )
+        if stored and changed == ["searchSpace"] and not stored.get("searchSpace") and spec.trial.script is not None:
+            changed = []  # opened before the script told its space
+            study.set_user_attr(attributes.SPEC, frozen)
         if changed and any(_has_run(trial) for trial in study.get_trials(deepcopy=False)):
             raise InvalidStudyError(
                 reasons.SPEC_CHANGED,

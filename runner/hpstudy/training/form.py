@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hpstudy.api.study import StudySpec
+from hpstudy.training.script import ScriptForm
 from hpstudy.training.trial import Trial
 
 
@@ -26,7 +27,7 @@ class Form(Protocol):
         """
 
 
-def load_form(spec: StudySpec, folder: Path) -> Form:
+def load_form(spec: StudySpec, folder: Path) -> Form | ScriptForm:
     """The form of the study's trials; relative paths in it start at the folder."""
     # Imported here: the function form must not pay for transformers.
     if spec.trial.function is not None:
@@ -37,6 +38,8 @@ def load_form(spec: StudySpec, folder: Path) -> Form:
         from hpstudy.training.command import CommandForm
 
         return CommandForm(spec.trial.command, folder)
+    if spec.trial.script is not None:
+        return ScriptForm(spec.trial.script, folder)
     from hpstudy.training.trainer import TransformersForm
 
     assert spec.trial.transformers is not None

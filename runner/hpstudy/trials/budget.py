@@ -1,5 +1,6 @@
 """Whether a study goes on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -7,6 +8,7 @@ from hpstudy.api import reasons
 from hpstudy.api.status import TrialCounts
 from hpstudy.api.study import Budget
 from hpstudy.storage.reading import Stop
+from hpstudy.trials.outcome import Outcome
 
 
 class Next(Enum):
@@ -29,6 +31,17 @@ class Verdict:
     next: Next
     reason: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a study stands."""
+
+    verdict: Verdict
+    finished: int
+    """Trials that have ended, in whatever way."""
+    left: Mapping[int, Outcome]
+    """How those that were found running ended, by their numbers."""
 
 
 def judge(counts: TrialCounts, budget: Budget, last_failure: str | None = None, stop: Stop | None = None) -> Verdict:

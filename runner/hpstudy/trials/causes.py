@@ -27,6 +27,8 @@ class Cause(BaseModel):
     message: str
     traceback: str = ""
     at: float
+    invalid: str | None = None
+    """The reason, where the error says that the study cannot run as written."""
 
 
 def root_cause(causes: Iterable[Cause]) -> Cause | None:

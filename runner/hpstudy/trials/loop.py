@@ -36,7 +36,7 @@ from hpstudy.storage.opening import (
 )
 from hpstudy.storage.reading import Stop, Tally, last_failure, read_tally
 from hpstudy.storage.settings import read_settings
-from hpstudy.trials.budget import Next, Verdict, judge
+from hpstudy.trials.budget import Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial
 from hpstudy.trials.outcome import Outcome
@@ -49,6 +49,7 @@ _T = TypeVar("_T")
 OUTAGE_LIMIT = 600.0
 """Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
 fresh pod is as good as this one."""
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
 
 
@@ -100,14 +101,9 @@ class TrialLoop:
         """Numbers of the trials that were handed out and not told."""
 
     def __enter__(self) -> "TrialLoop":
-        self._url = parse_url(self._url).render_as_string(hide_password=False)
         self._space = None if self._given_suggest else read_space(self._spec)
         self._suggest = self._given_suggest or load_suggest(self._spec, self._space)
-        self._checkpoints = Retention.open(self._spec, self._name, self._output)
-        self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
-        self._locks = self._patiently(self._take_locks, reconnect=False)
-        self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
-        self._patiently(lambda: await_end(self.study, self._group, self._running(self._group)))
+        self._open()
         self._patiently(self._end_left)
         self._patiently(self._seed)
         if self._given_sampler is None:
@@ -125,6 +121,31 @@ class TrialLoop:
 
     def __exit__(self, *_: object) -> None:
         hooks(self.study.sampler).close()
+        self._close()
+
+    def settle(self, left: Outcome | None = None) -> Standing:
+        """Without entering it: end what a process that is gone left running, and say how the study stands. For whoever
+        starts processes that have a loop of their own.
+
+        Args:
+            left: how that ended; absent: its worker is gone.
+        """
+        self._open()
+        try:
+            ended = self._patiently(partial(self._end_left, left))
+            finished = self._patiently(lambda: self.study.get_trials(deepcopy=False, states=_FINISHED))
+            return Standing(self._patiently(self._judge), len(finished), ended)
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        self._url = parse_url(self._url).render_as_string(hide_password=False)
+        self._checkpoints = Retention.open(self._spec, self._name, self._output)
+        self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
+        self._locks = self._patiently(self._take_locks, reconnect=False)
+        self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
+
+    def _close(self) -> None:
         self._locks.close()
         self._storage.engine.dispose()
 
@@ -319,10 +340,16 @@ class TrialLoop:
                 time.sleep(1)
         return locks
 
-    def _end_left(self) -> None:
+    def _end_left(self, left: Outcome | None = None) -> dict[int, Outcome]:
         """End what a predecessor of the same group left running."""
+        if left is None:  # the operator may know how, and is waited for
+            await_end(self.study, self._group, self._running(self._group))
         with self._locks.holding(self._budget_lock):
-            self._end_group(self._group, "the worker that ran it is gone")
+            if left is None:
+                self._end_group(self._group, "the worker that ran it is gone")
+                return {}
+            numbers = [trial.number for trial in self._running(self._group)]
+            return {number: replace(left, again=self._tell(number, left)) for number in numbers}
 
     def _end_removed(self, tally: Tally) -> bool:
         """End what groups left running that the study has no more: no successor will. True where there was something.

@@ -16,6 +16,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next
 from hpstudy.trials.channel import Link
+from hpstudy.trials.events import Events
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.messages import (
     Abort,
@@ -35,7 +36,6 @@ from hpstudy.trials.messages import (
 )
 from hpstudy.trials.outcome import Outcome
 from hpstudy.worker.attempts import Attempt, Session
-from hpstudy.worker.events import Events
 from hpstudy.worker.nodes import Nodes
 from hpstudy.worker.slots import Slots
 
@@ -43,12 +43,12 @@ _log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 """How often a group that has no trial looks whether another group's failed and left room."""
-_LAST_WORDS_SECONDS = 2.0
+LAST_WORDS_SECONDS = 2.0
 """After the ranks of one node failed, those of the others, who may know more of the cause, have so long to end by
 themselves. They do in milliseconds, unless they wait for one that will not come."""
 
 
-class _SupervisorGoneError(Exception):
+class SupervisorGoneError(Exception):
     """The driver's own supervisor ended: so must the driver."""
 
 
@@ -82,7 +82,7 @@ class Driver:
                 self._events.emit("ready")
                 try:
                     self._run_trials()
-                except _SupervisorGoneError:
+                except SupervisorGoneError:
                     self._hand_back(Failure.LOST, "the worker's supervisor is gone")
                     raise
                 except InvalidStudyError as error:
@@ -90,10 +90,10 @@ class Driver:
                     raise
             self._send_all(Exit())
         except InvalidStudyError as error:
-            with suppress(_SupervisorGoneError, InvalidStudyError):
+            with suppress(SupervisorGoneError, InvalidStudyError):
                 self._listen_until(lambda: 0 in self._nodes)
             self._send_all(Exit(reason=error.reason, message=error.message))
-        except _SupervisorGoneError:
+        except SupervisorGoneError:
             _log.warning("the supervisor is gone")
 
     def _run_trials(self) -> None:
@@ -133,7 +133,7 @@ class Driver:
     def _start(self, assignment: Assignment) -> None:
         assert self._slots is not None
         self._events.emit("trial", number=assignment.number, parameters=assignment.parameters)
-        port = _free_port({attempt.port for attempt in self._attempts.values()})
+        port = free_port({attempt.port for attempt in self._attempts.values()})
         nodes = set(self._nodes)
         attempt = Attempt(assignment, self._slots.take(), port, waiting_for=nodes, launch=assignment.number)
         self._attempts[attempt.number] = attempt
@@ -167,18 +167,7 @@ class Driver:
         if attempt.result is not None and attempt.result.memory is not None:
             self._slots.note_memory(attempt.result.memory)
         outcome = self._loop.tell(attempt.assignment, outcome)
-        state = "failed" if outcome.failure else "pruned" if outcome.pruned else "complete"
-        self._events.emit(
-            "end",
-            number=attempt.number,
-            state=state,
-            failure=outcome.failure,
-            again=outcome.again,
-            message=outcome.message,
-            values=outcome.values,
-            metrics=dict(outcome.metrics),
-            seconds=round(attempt.seconds, 3),
-        )
+        self._events.emit_end(attempt.number, outcome, attempt.seconds)
         if self._session is not None and self._session.ending:
             self._end_session(self._session)
         if self._ask_at is not None:
@@ -235,7 +224,7 @@ class Driver:
                         attempt.waiting_for.discard(node)
                         if cause is not None:
                             attempt.causes.append(cause)
-                            attempt.abort_at = attempt.abort_at or time.monotonic() + _LAST_WORDS_SECONDS
+                            attempt.abort_at = attempt.abort_at or time.monotonic() + LAST_WORDS_SECONDS
                 if self._session is not None and self._session.launch == number:
                     self._leave_session(self._session, node)
             case Stopping():
@@ -249,7 +238,7 @@ class Driver:
     def lose(self, node: int) -> None:
         """Act on the end of a supervisor."""
         if node == 0:
-            raise _SupervisorGoneError
+            raise SupervisorGoneError
         _log.warning("node %d is gone", node)
         for attempt in self._attempts.values():
             if node in attempt.waiting_for:
@@ -285,7 +274,7 @@ class Driver:
             self._nodes.send(node, message)
 
 
-def _free_port(taken: set[int]) -> int:
+def free_port(taken: set[int]) -> int:
     """A port for the ranks' rendezvous. Another program may take it before they do; the trial then fails to start as a
     rendezvous error, which is worth one more run and not a registry of ports."""
     while True:

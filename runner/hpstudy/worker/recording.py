@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.distributed
 
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.trials.causes import Cause, Kind
 
 _MESSAGE_LIMIT = 2000  # characters; it ends in a condition of the study
@@ -48,11 +49,12 @@ def cause_of(error: BaseException) -> Cause:
     """Describe an exception that is being handled on this rank."""
     if isinstance(error, RecordedError):
         return error.cause
-    text = f"{type(error).__name__}: {error}"[:_MESSAGE_LIMIT]
+    invalid = error.reason if isinstance(error, InvalidStudyError) else None
+    text = (str(error) if invalid else f"{type(error).__name__}: {error}")[:_MESSAGE_LIMIT]
     trace = traceback.format_exc()[-_TRACEBACK_LIMIT:]
     kind = Kind.SECONDARY if lost_a_peer(error) else Kind.RAISED
     rank = int(os.environ.get("RANK", "-1"))
-    return Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time())
+    return Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time(), invalid=invalid)
 
 
 def read_causes(folder: str) -> list[Cause]:

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError, get_context
@@ -28,9 +29,9 @@ from hpstudy.checkpoints.local import remove_leftovers, remove_local
 from hpstudy.checkpoints.opening import import_client
 from hpstudy.linux import reap_orphans
 from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
+from hpstudy.trials.events import Events
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
 from hpstudy.worker.cpu import available_cpus
-from hpstudy.worker.events import Events
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class _Supervisor:
         self._form = load_form(self._spec, self._worker.folder)
         with tempfile.TemporaryDirectory(prefix="hpstudy-") as runtime:
             self._local = str(Path(runtime, "driver"))
+            self._resolved = Path(runtime, "study.json")
             self._address = self._local if self._worker.node == 0 else self._worker.coordinator
             try:
                 if self._worker.node == 0:
@@ -191,15 +193,36 @@ class _Supervisor:
 
     def _start(self, run: Run) -> None:
         from hpstudy.worker.launcher import Launch, Place
-        from hpstudy.worker.rank import Setting, run_rank
-        from hpstudy.worker.session import run_session
 
-        function = run_session if self._spec.workers.isolation == "inline" else run_rank
         host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
         place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
-        setting = Setting(self._spec, self._worker.stored_name, self._worker.output)
-        arguments = (self._form, run, setting, self._local, self._key)
+        function, arguments = self._ranks(run)
         self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, function, *arguments)
+
+    def _ranks(self, run: Run) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """What each rank runs, and its arguments."""
+        from hpstudy.search.group import GroupEnvironment
+        from hpstudy.training.script import ScriptForm
+        from hpstudy.worker.rank import Setting, run_rank
+        from hpstudy.worker.script import run_script
+        from hpstudy.worker.session import run_session
+
+        worker = self._worker
+        if isinstance(self._form, ScriptForm):
+            self._resolved.write_text(worker.study.model_dump_json(by_alias=True, exclude_none=True))
+            environment = GroupEnvironment(
+                study=self._resolved,
+                storage_url=worker.storage_url,
+                stored_name=worker.stored_name,
+                group=worker.group,
+                output=worker.output,
+                folder=worker.folder,
+                events=worker.events.descriptor,
+            )
+            return run_script, (self._form, run, environment)
+        function = run_session if self._spec.workers.isolation == "inline" else run_rank
+        setting = Setting(self._spec, worker.stored_name, worker.output)
+        return function, (self._form, run, setting, self._local, self._key)
 
     def _report_end(self, link: "Link[bytes, bytes]", number: int) -> None:
         cause = self._launches.pop(number).result()
@@ -253,9 +276,14 @@ class _Supervisor:
 def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     from hpstudy.trials.loop import TrialLoop
     from hpstudy.worker.driver import Driver
+    from hpstudy.worker.script_driver import ScriptDriver
 
-    loop = TrialLoop(worker.study.spec, worker.storage_url, worker.stored_name, worker.group, output=worker.output)
-    Driver(worker.study.spec, loop, servers, key, worker.events).run()
+    spec = worker.study.spec
+    loop = TrialLoop(spec, worker.storage_url, worker.stored_name, worker.group, output=worker.output)
+    if spec.trial.script is not None:
+        ScriptDriver(spec.trial.script, spec.workers.nodes, loop, servers, key, worker.events).run()
+    else:
+        Driver(spec, loop, servers, key, worker.events).run()
 
 
 def _refuse(reason: str, message: str) -> int:

@@ -5,6 +5,8 @@ import logging
 import os
 from typing import Any
 
+from hpstudy.trials.outcome import Outcome
+
 _log = logging.getLogger("hpstudy")
 
 _QUIET = {"progress"}  # too often for a log
@@ -18,16 +20,30 @@ class Events:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def emit(self, event: str, **details: Any) -> None:
         """Tell one event; a watcher that is gone is no reason to stop."""
-        if self._descriptor is None:
+        if self.descriptor is None:
             if event not in _QUIET:
                 _log.info("%s %s", event, json.dumps(details, ensure_ascii=False))
             return
         line = json.dumps({"event": event, **details}, ensure_ascii=False) + "\n"
         try:
-            os.write(self._descriptor, line.encode())
+            os.write(self.descriptor, line.encode())
         except BrokenPipeError:
-            self._descriptor = None
+            self.descriptor = None
+
+    def emit_end(self, number: int, outcome: Outcome, seconds: float) -> None:
+        """Tell how a trial ended."""
+        self.emit(
+            "end",
+            number=number,
+            state="failed" if outcome.failure else "pruned" if outcome.pruned else "complete",
+            failure=outcome.failure,
+            again=outcome.again,
+            message=outcome.message,
+            values=outcome.values,
+            metrics=dict(outcome.metrics),
+            seconds=round(seconds, 3),
+        )

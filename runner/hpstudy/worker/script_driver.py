@@ -1,0 +1,211 @@
+"""The driver of a worker group whose trials are a script's (``trial.script``).
+
+Rank zero of the script holds the storage and runs the trials; this process only starts the script on all nodes, again
+and again until the study is over, and ends what a script that failed left running.
+"""
+
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.trials import Script
+from hpstudy.storage.attributes import Failure
+from hpstudy.trials.budget import Next, Standing
+from hpstudy.trials.causes import Cause, Kind, root_cause
+from hpstudy.trials.channel import Link
+from hpstudy.trials.events import Events
+from hpstudy.trials.loop import TrialLoop
+from hpstudy.trials.messages import Abort, Exit, Finished, Invalid, Message, Prepared, Run, Stopping
+from hpstudy.trials.outcome import Outcome
+from hpstudy.worker.driver import LAST_WORDS_SECONDS, SupervisorGoneError, free_port
+from hpstudy.worker.nodes import Nodes
+
+_log = logging.getLogger(__name__)
+
+_MAX_FAILURES = 3
+"""In a row, without a trial that ended: a script that cannot even start would be started for ever."""
+_LEAVING_SECONDS = 10.0
+"""After the ranks of one node ended well, those of the others, who were at the script's end at the same moment, must
+have ended, too."""
+_LAST_LINES = 5
+"""Of a traceback, for the study's condition."""
+
+
+@dataclass
+class _Launch:
+    """The script as it runs on all nodes.
+
+    Attributes:
+        waiting_for: nodes whose ranks have not ended.
+        decided: why this driver ended it.
+        abort_at: when the ranks that still run are ended, on the clock of ``time.monotonic``.
+    """
+
+    number: int
+    waiting_for: set[int]
+    causes: list[Cause] = field(default_factory=list)
+    decided: tuple[Failure, str] | None = None
+    abort_at: float | None = None
+
+    @property
+    def cause(self) -> Cause | None:
+        """The root cause, where it failed."""
+        return root_cause(self.causes)
+
+    def left(self) -> Outcome:
+        """How the trial ended that the script may have left running."""
+        cause = self.cause
+        if self.decided and (self.decided[0] is Failure.PREEMPTED or cause is None or cause.kind is not Kind.RAISED):
+            return Outcome(failure=self.decided[0], message=self.decided[1])
+        message = cause.message if cause is not None else "the script ended before the trial did"
+        return Outcome(failure=Failure.ERROR, message=message)
+
+
+class ScriptDriver:
+    """Runs the script of one group until the study is over.
+
+    Args:
+        loop: of the study; never entered, as rank zero of the script is who runs the trials.
+        servers: where supervisors connect; made before the fork, so that nobody comes too early.
+        key: what those must know.
+    """
+
+    def __init__(
+        self, script: Script, nodes: int, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events
+    ) -> None:
+        self._script = script
+        self._size = nodes
+        self._loop = loop
+        self._events = events
+        self._nodes = Nodes(servers, key, self)
+        self._launch: _Launch | None = None
+        self._stopping = False
+
+    def run(self) -> None:
+        """Until the study is over, the pod is told to stop, or its supervisor is gone."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the supervisor is told, and tells the driver what is to be done
+        try:
+            try:
+                self._run_scripts()
+            except SupervisorGoneError:  # its ranks have ended with it
+                self._settle(Outcome(failure=Failure.LOST, message="the worker's supervisor is gone"))
+                raise
+            self._send_all(Exit())
+        except InvalidStudyError as error:
+            with suppress(SupervisorGoneError, InvalidStudyError):
+                self._listen_until(lambda: 0 in self._nodes)
+            self._send_all(Exit(reason=error.reason, message=error.message))
+        except SupervisorGoneError:
+            _log.warning("the supervisor is gone")
+
+    def _run_scripts(self) -> None:
+        standing = self._settle(None)
+        self._events.emit("ready")
+        failures = number = 0
+        while standing.verdict.next in (Next.ASK, Next.WAIT):
+            self._listen_until(lambda: self._stopping or self._nodes.prepared == self._size)
+            if self._stopping:
+                return
+            launch = self._run_script(number)
+            number += 1
+            before, standing = standing, self._settle(launch.left())
+            if launch.decided:
+                continue
+            failures = 0 if standing.finished > before.finished else failures + 1
+            if failures and standing.verdict.next in (Next.ASK, Next.WAIT):
+                self._give_up_on(launch.cause, failures)
+        verdict = standing.verdict
+        self._events.emit("finished", reason=verdict.reason, message=verdict.message)
+
+    def _give_up_on(self, cause: Cause | None, failures: int) -> None:
+        """Judge a script that ended and finished no trial.
+
+        Raises:
+            InvalidStudyError: it would do so again.
+        """
+        if cause is None:
+            raise InvalidStudyError(
+                reasons.SCRIPT_ENDED,
+                f"trial.script {self._script.path} ended without running a trial; it must call "
+                "hpstudy.hyperparameter_search(trainer, ...)",
+            )
+        _log.error("the script failed on rank %d: %s\n%s", cause.rank, cause.message, cause.traceback)
+        if cause.invalid is not None:
+            raise InvalidStudyError(cause.invalid, cause.message)
+        if failures >= _MAX_FAILURES:
+            lines = "\n".join(cause.traceback.splitlines()[-_LAST_LINES:]) or cause.message
+            raise InvalidStudyError(
+                reasons.SCRIPT_FAILED,
+                f"trial.script {self._script.path} failed {failures} times without finishing a trial; last:\n{lines}",
+            )
+
+    def _run_script(self, number: int) -> _Launch:
+        launch = self._launch = _Launch(number, set(self._nodes))
+        self._send_all(Run(number=number, parameters={}, port=free_port(set())))
+        while launch.waiting_for:
+            patience = None if launch.abort_at is None else max(0.0, launch.abort_at - time.monotonic())
+            self._nodes.listen(patience)
+            if launch.abort_at is not None and time.monotonic() >= launch.abort_at:
+                launch.abort_at = None
+                self._abort(launch)
+        self._launch = None
+        return launch
+
+    def _settle(self, left: Outcome | None) -> Standing:
+        standing = self._loop.settle(left)
+        for number, outcome in standing.left.items():
+            self._events.emit_end(number, outcome, 0.0)
+        return standing
+
+    def from_rank(self, link: "Link[bytes, bytes]", message: Message) -> None:
+        """Ranks of a script say nothing here."""
+
+    def from_node(self, node: int, message: Message) -> None:
+        """Act on what a supervisor said."""
+        launch = self._launch
+        match message:
+            case Prepared():
+                self._nodes.mark_prepared(node)
+            case Invalid(reason=reason, message=text):
+                raise InvalidStudyError(reason, text)
+            case Finished(number=number, cause=cause) if launch and launch.number == number:
+                launch.waiting_for.discard(node)
+                if cause is not None:
+                    launch.causes.append(cause)
+                patience = _LEAVING_SECONDS if cause is None else LAST_WORDS_SECONDS
+                launch.abort_at = launch.abort_at or time.monotonic() + patience
+            case Stopping():
+                # Pod 0 takes the driver with it; another pod's trial is handed back, and its replacement awaited.
+                self._stopping = self._stopping or node == 0
+                if launch:
+                    launch.decided = launch.decided or (Failure.PREEMPTED, "the worker was told to stop")
+                    self._abort(launch)
+
+    def lose(self, node: int) -> None:
+        """Act on the end of a supervisor."""
+        if node == 0:
+            raise SupervisorGoneError
+        _log.warning("node %d is gone", node)
+        if self._launch and node in self._launch.waiting_for:
+            self._launch.waiting_for.discard(node)
+            self._launch.decided = self._launch.decided or (Failure.LOST, f"the pod of node {node} is gone")
+            self._abort(self._launch)
+
+    def _abort(self, launch: _Launch) -> None:
+        for node in launch.waiting_for:
+            self._nodes.send(node, Abort(number=launch.number))
+
+    def _listen_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._nodes.listen(None)
+
+    def _send_all(self, message: Message) -> None:
+        for node in self._nodes:
+            self._nodes.send(node, message)
