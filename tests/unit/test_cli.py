@@ -228,7 +228,13 @@ def test_the_display_knows_the_constraints_and_metrics_by_either_name() -> None:
         for number, (loss, size) in enumerate(((2.0, 30), (1.0, 31))):
             end = {"event": "end", "number": number, "state": "complete", "seconds": 1.0, "values": [loss]}
             display.show({**end, "metrics": {"loss": loss, "eval_size": size}})
+        failed = {"event": "end", "state": "failed", "failure": "oom", "seconds": 1.0, "message": "out of memory"}
+        display.show({**failed, "number": 2, "again": True})
+        display.show({**failed, "number": 3, "again": False})
         after = render(display)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert "trial   2  oom, runs again  out of memory\n" in said
+    assert "trial   3  oom  out of memory\n" in said
     assert re.search(r"trial 0 .* loss 0.125 +x=0.5\ntrial 1 .* x=1.5", shown), "both that run"
     assert "  1.0 s  x=0.5" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "best loss 2 (trial 0)" in after, "trial 1 is better, and beyond the constraint"
