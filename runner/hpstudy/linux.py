@@ -2,9 +2,15 @@
 
 import ctypes
 import signal
+from contextlib import suppress
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_OOM_STEP = 500
+"""Half of the memory that there is, as the kernel's choice of whom to kill counts it: more than ranks and their parents
+differ by."""
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -15,3 +21,9 @@ def die_with_parent(number: signal.Signals) -> None:
 def reap_orphans() -> None:
     """Become the parent of descendants whose parents ended, as process 1 of a container is."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def be_killed_first() -> None:
+    """When memory is short, the kernel ends this process before those that started it, which know what to do then."""
+    with suppress(OSError):
+        _OOM_SCORE.write_text(str(min(1000, int(_OOM_SCORE.read_text()) + _OOM_STEP)))

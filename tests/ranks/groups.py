@@ -31,9 +31,12 @@ def _pod(
     coordinator: str,
     environment: Mapping[str, str],
     index: int,
+    control_group: Path | None,
 ) -> None:
     os.setsid()
     os.environ.update(environment)
+    if control_group is not None:
+        (control_group / "cgroup.procs").write_text(str(os.getpid()))
     os.environ["TEST_FOLDER"] = str(output)
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
     worker = Worker(given, "study", url, folder=home, output=output, group=index, node=node, coordinator=coordinator)
@@ -41,7 +44,8 @@ def _pod(
 
 
 class Group:
-    """The pods of one group, over a SQLite file where no other storage is given."""
+    """The pods of one group, over a SQLite file where no other storage is given, all in a Linux control group where one
+    is."""
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Group:
         environment: Mapping[str, str] | None = None,
         url: str = "",
         index: int = 0,
+        control_group: Path | None = None,
         **spec: Any,
     ) -> None:
         shape = {"nodes": nodes, "processesPerNode": processes, **(workers or {})}
@@ -66,6 +71,7 @@ class Group:
         self._environment = dict(environment or {})
         self.url = url or f"sqlite:///{folder / 'study.db'}"
         self._index = index
+        self._control_group = control_group
         self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
         for node in range(nodes):
@@ -73,8 +79,9 @@ class Group:
 
     def start(self, node: int) -> None:
         """Start a pod, or its replacement."""
-        about = (self.study, self.url, self._home, self.folder, node, self._coordinator, self._environment, self._index)
-        pod = PROCESSES.Process(target=_pod, args=about)
+        where = (self.study, self.url, self._home, self.folder)
+        how = (node, self._coordinator, self._environment, self._index, self._control_group)
+        pod = PROCESSES.Process(target=_pod, args=(*where, *how))
         pod.start()
         self.pods[node] = pod
 

@@ -15,8 +15,7 @@ GIB = 2**30
 
 def test_trials_side_by_side_share_the_cpus_and_fail_alone(tmp_path: Path) -> None:
     """The first ends itself as the kernel would when memory is short, while the second runs."""
-    workers = {"processesPerNode": 1, "trialsPerPod": 2}
-    with group(tmp_path, "two_side_by_side", workers=workers, budget={"maxTrials": 3}) as made:
+    with group(tmp_path, "two_side_by_side", workers={"trialsPerPod": 2}, budget={"maxTrials": 3}) as made:
         assert made.join() == [0]
         trials = made.trials()
         assert [trial.state.name for trial in trials] == ["FAIL"] + ["COMPLETE"] * 3
@@ -26,8 +25,7 @@ def test_trials_side_by_side_share_the_cpus_and_fail_alone(tmp_path: Path) -> No
 
 
 def test_sigterm_hands_all_trials_back_and_a_successor_runs_them(tmp_path: Path) -> None:
-    workers = {"processesPerNode": 2, "trialsPerPod": 3}
-    with group(tmp_path, "slow_at_first", workers=workers, budget={"maxTrials": 3}) as made:
+    with group(tmp_path, "slow_at_first", processes=2, workers={"trialsPerPod": 3}, budget={"maxTrials": 3}) as made:
         for number in range(3):
             eventually((tmp_path / f"began-{number}-1").exists)
         os.kill(made.pods[0].pid or 0, signal.SIGTERM)

@@ -66,21 +66,6 @@ def test_objectives_constraints_and_initial_trials_go_all_the_way(tmp_path: Path
         assert trials[3].intermediate_values == {0: pytest.approx(-0.9375 + 3.0625)}
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_an_exception_on_one_rank_ends_the_trial_on_all_and_is_its_message(tmp_path: Path, nodes: int) -> None:
-    with group(tmp_path, "raises_on_the_last_rank", nodes=nodes, processes=2, budget=BUDGET) as made:
-        assert made.join() == [0] * nodes
-        assert made.states() == ["FAIL"] + ["COMPLETE"] * 3
-        assert failure(made, 0) == ("error", f"ValueError: no luck on rank {nodes * 2 - 1}")
-
-
-def test_a_killed_rank_ends_the_trial_and_the_group_goes_on(tmp_path: Path) -> None:
-    with group(tmp_path, "killed_on_rank_one", processes=2, budget=BUDGET) as made:
-        assert made.join() == [0]
-        assert made.states() == ["FAIL"] + ["COMPLETE"] * 3
-        assert failure(made, 0) == ("error", "rank 1 was ended by SIGKILL")
-
-
 def test_sigterm_hands_the_trial_back_and_a_successor_runs_it(tmp_path: Path) -> None:
     with group(tmp_path, "slow", processes=2, budget=BUDGET) as made:
         eventually((tmp_path / "began-0-1").exists)

@@ -1,11 +1,15 @@
 """Objective functions that the workers in the tests import as trials_of_tests."""
 
+import math
 import os
+import resource
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -46,20 +50,6 @@ def trades_off(trial: Trial) -> dict[str, float]:
         if trial.should_prune():
             raise TrialPruned
     return metrics
-
-
-def raises_on_the_last_rank(trial: Trial) -> float:
-    dist.init_process_group("gloo")
-    if trial.number == 0 and trial.rank == trial.world_size - 1:
-        raise ValueError(f"no luck on rank {trial.rank}")
-    return all_reduced(trial)
-
-
-def killed_on_rank_one(trial: Trial) -> float:
-    dist.init_process_group("gloo")
-    if trial.number == 0 and trial.rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return all_reduced(trial)
 
 
 def slow(trial: Trial) -> float:
@@ -130,3 +120,52 @@ def unlucky(trial: Trial) -> float:
     if trial.number == 2 and trial.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return float("nan") if trial.number == 1 else value
+
+
+def faulty(trial: Trial) -> float:
+    """Each of the first trials ends on one rank, in a way of its own, while the others wait for what does not come."""
+    dist.init_process_group("gloo")
+    total = all_reduced(trial)
+    is_last = trial.rank == trial.world_size - 1
+    if trial.number == 0 and trial.world_size == int(os.environ["LOCAL_WORLD_SIZE"]):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    match trial.number:
+        case 0 if is_last:
+            raise ValueError(f"no luck on rank {trial.rank}")
+        case 1 if trial.rank == 0:
+            trial.report(total, 1)
+            raise KeyError("before the answer")
+        case 1:
+            trial.should_prune()
+        case 2 if is_last:
+            os._exit(0)
+        case 2:
+            all_reduced(trial)
+        case 3 if is_last:
+            sys.exit(0)
+        case 4 if trial.rank == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 5 if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 6 if is_last:
+            used = psutil.Process().memory_info().vms
+            resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))
+            torch.ones(2**28)
+        case 7:
+            return math.nan
+    time.sleep(600 if trial.number < 7 else 0)
+    return total
+
+
+def hangs_at_first(trial: Trial) -> float:
+    """The first trial takes no notice of anything."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600 if trial.number == 0 else 0)
+    return 1.0
+
+
+def greedy_at_first(trial: Trial) -> float:
+    """The first trial takes a gigabyte."""
+    if trial.number == 0:
+        torch.ones(2**28)
+    return 1.0

@@ -55,6 +55,10 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (manifest(workers={"nodes": 2, "trialsPerPod": "auto"}), "trialsPerPod other than 1 needs nodes: 1"),
         (manifest(workers={"isolation": "inline", "trialsPerPod": 2}), "trialsPerPod other than 1 needs isolation"),
         (manifest(trial={"script": {"path": "a"}}, workers={"trialsPerPod": 2}), "is not for trial.script"),
+        (manifest(trialTimeout="90"), "spec.trialTimeout: string should match"),
+        (manifest(trialTimeout=90), "spec.trialTimeout: input should be a valid string"),
+        (manifest(trialTimeout="0m0s"), "spec.trialTimeout: must be longer than 0"),
+        (manifest(trial={"script": {"path": "a"}}, trialTimeout="1m"), "trialTimeout is not for trial.script"),
         (manifest(objectives=[{"metric": "loss"}]), "spec.objectives.0.direction: required"),
         (manifest(objectives=[]), "spec.objectives: list should have at least 1 item"),
         (
@@ -165,3 +169,10 @@ def test_what_the_worker_reads_is_what_was_written() -> None:
         warmStartFrom=[{"study": "small"}],
     )
     assert parse_study(original.model_dump(mode="json", by_alias=True, exclude_none=True)) == original
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("1m500ms", 60.5)])
+def test_durations_are_kubernetes_own(text: str, seconds: float) -> None:
+    timeout = study(trialTimeout=text).spec.trial_timeout
+    assert timeout is not None
+    assert (timeout, timeout.seconds) == (text, seconds)

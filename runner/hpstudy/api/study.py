@@ -7,7 +7,7 @@ from pydantic import Field, StrictBool, model_validator
 
 from hpstudy.api.checkpoints import Checkpoints
 from hpstudy.api.fields import Algorithm as Algorithm
-from hpstudy.api.fields import Entry, Name, Number, Scalar
+from hpstudy.api.fields import Duration, Entry, Name, Number, Scalar
 from hpstudy.api.metrics import DEFAULT_OBJECTIVE, TEST_PREFIX, canonical
 from hpstudy.api.model import ApiModel, Rule, exactly_one
 from hpstudy.api.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Constraint, Scalarize, StopWhen, WarmStart
@@ -162,6 +162,9 @@ class StudySpec(ApiModel):
     """How often the hyperparameters of a trial that failed run again, by the class of failure."""
     stop_when: StopWhen | None = None
     """Ends the study before its budget; for one objective, or several with scalarize."""
+    trial_timeout: Duration | None = None
+    """How long a trial may take from its start to its end (90s, 1h30m); one that takes longer is ended on all its ranks
+    and has failed."""
     parallelism: Annotated[int, Field(ge=1, le=1000)] = 1
     """Worker groups that run trials side by side."""
     trial: Trial
@@ -178,6 +181,11 @@ class StudySpec(ApiModel):
             "searchSpace is required; only a trial.script may bring its own",
             lambda s: s.search_space is not None or s.trial.script is not None,
             "has(self.searchSpace) || has(self.trial.script)",
+        ),
+        Rule(
+            "trialTimeout is not for trial.script, whose trials share its processes",
+            lambda s: s.trial_timeout is None or s.trial.script is None,
+            "!has(self.trialTimeout) || !has(self.trial.script)",
         ),
         Rule(
             "workers.trialsPerPod other than 1 is not for trial.script, which asks for its trials itself",

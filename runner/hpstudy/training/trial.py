@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,6 +18,8 @@ from hpstudy.training.checkpoints import TrialCheckpoints
 
 # A peer that dies closes its connection, which ends the wait at once; one that trains slowly must not.
 _AGREEMENT_TIMEOUT = timedelta(days=7)
+_CONNECT_TIMEOUT = timedelta(minutes=1)
+"""The store serves before any rank starts, and ends with the trial."""
 _PRUNED = "hpstudy/pruned"
 _NONE = "hpstudy:none"
 
@@ -175,7 +178,8 @@ class Trial:
     def give_up(self) -> None:
         """Called where this rank fails: the others must not wait for an answer of rank zero's for ever."""
         if self.rank == 0 and self.world_size > 1:
-            (self._store or self._connect()).set(f"hpstudy/answer/{self._questions}", _NONE)
+            with suppress(DistError):  # the store is gone, and with it whoever could wait
+                (self._store or self._connect()).set(f"hpstudy/answer/{self._questions}", _NONE)
 
     def progress(self, share: float) -> None:
         """Show how far training is, from 0 to 1."""
@@ -200,6 +204,7 @@ class Trial:
             self._port,
             is_master=False,
             wait_for_workers=False,
-            timeout=_AGREEMENT_TIMEOUT,
+            timeout=_CONNECT_TIMEOUT,
         )
+        self._store.set_timeout(_AGREEMENT_TIMEOUT)
         return self._store

@@ -5,6 +5,8 @@ from enum import IntEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from hpstudy.storage.attributes import Failure
+
 
 class Kind(IntEnum):
     """How much a rank's end says of the root cause, most first."""
@@ -24,6 +26,7 @@ class Cause(BaseModel):
 
     rank: int
     kind: Kind
+    failure: Failure = Failure.ERROR
     message: str
     traceback: str = ""
     at: float

@@ -45,7 +45,8 @@ class Attempt:
         link: rank zero's.
         decided: how it ends whatever its ranks say, because the driver ended it.
         lost: which node went away.
-        abort_at: when the ranks that still run are ended, on the clock of ``time.monotonic``.
+        deadline: when it has taken too long, and
+        abort_at: when the ranks that still run are ended; on the clock of ``time.monotonic``.
     """
 
     assignment: Assignment
@@ -60,6 +61,7 @@ class Attempt:
     result: Result | None = None
     decided: tuple[Failure, str] | None = None
     lost: str | None = None
+    deadline: float | None = None
     abort_at: float | None = None
     aborted: bool = False
 
@@ -72,6 +74,12 @@ class Attempt:
     def seconds(self) -> float:
         """Since it started."""
         return time.monotonic() - self.started
+
+    @property
+    def due(self) -> float | None:
+        """When the driver has to look at it without a message."""
+        times = [at for at in (self.deadline, self.abort_at) if at is not None]
+        return min(times) if times and not self.aborted else None
 
     def judge(self, spec: StudySpec) -> Outcome:
         """How it ended, once no node runs it any more."""
@@ -92,7 +100,7 @@ class Attempt:
         if cause is not None:
             if cause.traceback:
                 _log.error("trial %d failed on rank %d\n%s", self.number, cause.rank, cause.traceback)
-            return Failure.ERROR, cause.message
+            return cause.failure, cause.message
         if self.result is None:
             return Failure.ERROR, "the ranks ended without a result"
         return None

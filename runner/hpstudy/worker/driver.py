@@ -43,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 """How often a group that has no trial looks whether another group's failed and left room."""
+_LONGEST_WAIT = 3600.0
+"""Seconds; a trialTimeout of a month is more than select(2) takes."""
 LAST_WORDS_SECONDS = 2.0
 """After the ranks of one node failed, those of the others, who may know more of the cause, have so long to end by
 themselves. They do in milliseconds, unless they wait for one that will not come."""
@@ -102,10 +104,10 @@ class Driver:
             if self._attempts or self._ask_at is not None:
                 self._nodes.listen(self._patience())
             for attempt in list(self._attempts.values()):
-                if attempt.abort_at is not None and time.monotonic() >= attempt.abort_at:
-                    self._abort(attempt)
                 if not attempt.waiting_for:
                     self._finish(attempt)
+                elif attempt.due is not None and time.monotonic() >= attempt.due:
+                    self._end_overdue(attempt)
 
     def _fill(self) -> None:
         """Start trials while there is room for them and the budget has some."""
@@ -125,10 +127,10 @@ class Driver:
 
     def _patience(self) -> float | None:
         """Seconds until something is due without a message."""
-        due = [attempt.abort_at for attempt in self._attempts.values() if attempt.abort_at and not attempt.aborted]
+        due = [attempt.due for attempt in self._attempts.values() if attempt.due is not None]
         if self._ask_at is not None and self._can_start():
             due.append(self._ask_at)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        return min(max(0.0, min(due) - time.monotonic()), _LONGEST_WAIT) if due else None
 
     def _start(self, assignment: Assignment) -> None:
         assert self._slots is not None
@@ -136,6 +138,8 @@ class Driver:
         port = free_port({attempt.port for attempt in self._attempts.values()})
         nodes = set(self._nodes)
         attempt = Attempt(assignment, self._slots.take(), port, waiting_for=nodes, launch=assignment.number)
+        if self._spec.trial_timeout is not None:
+            attempt.deadline = attempt.started + self._spec.trial_timeout.seconds
         self._attempts[attempt.number] = attempt
         run = Run(
             number=attempt.number,
@@ -160,12 +164,19 @@ class Driver:
         self._nodes.drain(apart=[other.link for other in self._attempts.values() if other is not attempt])
         self._tell(attempt, attempt.judge(self._spec))
 
+    def _end_overdue(self, attempt: Attempt) -> None:
+        if attempt.abort_at is None:
+            attempt.decided = Failure.TIMEOUT, f"took longer than trialTimeout {self._spec.trial_timeout}"
+        self._abort(attempt)
+
     def _tell(self, attempt: Attempt, outcome: Outcome) -> None:
         assert self._slots is not None
         del self._attempts[attempt.number]
         self._slots.release(attempt.slot)
         if attempt.result is not None and attempt.result.memory is not None:
             self._slots.note_memory(attempt.result.memory)
+        if outcome.failure is Failure.OOM:
+            self._slots.note_out_of_memory()
         outcome = self._loop.tell(attempt.assignment, outcome)
         self._events.emit_end(attempt.number, outcome, attempt.seconds)
         if self._session is not None and self._session.ending:

@@ -14,7 +14,10 @@ from typing import Any
 import torch.distributed
 
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.linux import be_killed_first, die_with_parent
+from hpstudy.storage.attributes import Failure
 from hpstudy.trials.causes import Cause, Kind
+from hpstudy.worker.memory import is_out_of_memory
 
 _MESSAGE_LIMIT = 2000  # characters; it ends in a condition of the study
 _TRACEBACK_LIMIT = 20_000
@@ -22,6 +25,8 @@ _TRACEBACK_LIMIT = 20_000
 
 def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None:
     """Run a rank; an exception goes into the folder and on to torch's launcher."""
+    die_with_parent(signal.SIGKILL)  # torch's own choice, SIGINT, is an exception that may be handled at length
+    be_killed_first()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # inherited from the launcher, it would raise as if the rank failed
     try:
         function(*args)
@@ -30,6 +35,8 @@ def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None
         written = Path(folder, f"cause-{cause.rank}")
         written.write_text(cause.model_dump_json())
         written.rename(written.with_suffix(".json"))  # whole or not at all: torch may end this rank at any moment
+        if isinstance(error, SystemExit):
+            raise SystemExit(1) from error  # torch takes exit code 0 for the function's end, and waits for the others
         raise
 
 
@@ -50,11 +57,14 @@ def cause_of(error: BaseException) -> Cause:
     if isinstance(error, RecordedError):
         return error.cause
     invalid = error.reason if isinstance(error, InvalidStudyError) else None
+    rank = int(os.environ.get("RANK", "-1"))
     text = (str(error) if invalid else f"{type(error).__name__}: {error}")[:_MESSAGE_LIMIT]
+    if isinstance(error, SystemExit):
+        text = f"rank {rank} called sys.exit({error.code!r})"
     trace = traceback.format_exc()[-_TRACEBACK_LIMIT:]
     kind = Kind.SECONDARY if lost_a_peer(error) else Kind.RAISED
-    rank = int(os.environ.get("RANK", "-1"))
-    return Cause(rank=rank, kind=kind, message=text, traceback=trace, at=time.time(), invalid=invalid)
+    failure = Failure.OOM if is_out_of_memory(error) else Failure.ERROR
+    return Cause(rank=rank, kind=kind, failure=failure, message=text, traceback=trace, at=time.time(), invalid=invalid)
 
 
 def read_causes(folder: str) -> list[Cause]:
