@@ -63,8 +63,9 @@ class _Launch:
         cause = self.cause
         if self.decided and (self.decided[0] is Failure.PREEMPTED or cause is None or cause.kind is not Kind.RAISED):
             return Outcome(failure=self.decided[0], message=self.decided[1])
-        message = cause.message if cause is not None else "the script ended before the trial did"
-        return Outcome(failure=Failure.ERROR, message=message)
+        if cause is not None:
+            return Outcome(failure=cause.failure, message=cause.message)
+        return Outcome(failure=Failure.ERROR, message="the script ended before the trial did")
 
 
 class ScriptDriver:
