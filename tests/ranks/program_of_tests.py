@@ -43,6 +43,16 @@ def together() -> None:
         sys.exit("the peer is gone")
 
 
+def stubborn() -> None:
+    """Does not end when it is told to."""
+    signal.signal(signal.SIGTERM, lambda *_: print("no", flush=True))
+    for step in range(1, 4):
+        report(step=step, loss=X)
+        time.sleep(0.3)
+    if X > 0:
+        time.sleep(60)
+
+
 def shows() -> None:
     """What it was given."""
     given = {"argv": sys.argv[3:], "parameters": json.loads(Path(os.environ["HPSTUDY_PARAMETERS"]).read_text())}
@@ -55,9 +65,13 @@ def shows() -> None:
 
 
 def fails_on_the_last_node() -> None:
+    began = Path(os.environ["HPSTUDY_OUTPUT_DIR"], "began")
     if NODE != "0":
-        print("loading")
+        while not began.exists():
+            time.sleep(0.01)
+        print("loading", flush=True)
         sys.exit("there is no disk left")
+    began.write_text(f"{os.getpid()} {os.getpid()}\n")
     time.sleep(60)
 
 
