@@ -2,12 +2,13 @@
 
 import os
 
-from benchmarks import cluster, overhead, quickstart, sharing
+from benchmarks import cluster, overhead, packing, quickstart, sharing
 
 
 def main() -> None:
     overhead.main([])
     quickstart.main([])
+    packing.main([])
     sharing.main([])
     if os.environ.get("KUBECONFIG"):
         cluster.main([])

@@ -1,8 +1,9 @@
 """python -m benchmarks.quickstart [--repetitions N]: the quickstart study against the Trainer's own search.
 
-``hpstudy run examples/reviews.yaml`` and a bare ``Trainer.hyperparameter_search(backend="optuna")`` in turns: data,
-split, model, tokenizer, search space, sampler, seed and storage (SQLite) are the same, and neither prunes. Both train
-in as many threads as they choose by themselves; OMP_NUM_THREADS and OMP_WAIT_POLICY reach both.
+``hpstudy run`` of examples/reviews.yaml, one trial at a time (for several see packing.py), and a bare
+``Trainer.hyperparameter_search(backend="optuna")`` in turns: data, split, model, tokenizer, search space, sampler, seed
+and storage (SQLite) are the same, and neither prunes. Both train in as many threads as they choose by themselves;
+OMP_NUM_THREADS and OMP_WAIT_POLICY reach both.
 
 The suggested values are the same as long as the sampler does not look at results: TPESampler for its first ten trials.
 The scores differ a little nevertheless: the Trainer's search seeds each trial with the seed of the one before it, and
@@ -18,6 +19,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from benchmarks.bare_search import STUDY_NAME
 from benchmarks.stored import Recorded, read
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for repetition in range(repetitions):
         with tempfile.TemporaryDirectory(prefix="hpstudy-bench-") as folder:
             ours, theirs = f"sqlite:///{folder}/study.db", f"sqlite:///{folder}/bare.db"
-            run = [sys.executable, "-m", "hpstudy.cli.main", "run", str(MANIFEST), "--output", folder]
+            run = [sys.executable, "-m", "hpstudy.cli.main", "run", str(_one_at_a_time(folder)), "--output", folder]
             bare = [sys.executable, "-m", "benchmarks.bare_search", str(MANIFEST), theirs]
             sides = [(HPSTUDY, run, ours, name), (BARE, bare, theirs, STUDY_NAME)]
             # In turns, and the first one in turns: a machine that grows busier meets both.
@@ -50,6 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 runs[side].append(read(url, study))
                 print(f"  {side}: {totals[side][-1]:.1f} s, best eval_f1 {max(runs[side][-1].values):.4f}", flush=True)
     _show(totals, runs)
+
+
+def _one_at_a_time(folder: str) -> Path:
+    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text())
+    manifest["spec"]["workers"] = {"trialsPerPod": 1}
+    dataset = manifest["spec"]["trial"]["transformers"]["dataset"]
+    dataset["csv"] = str(MANIFEST.parent / dataset["csv"])
+    path = Path(folder, "study.yaml")
+    path.write_text(yaml.safe_dump(manifest))
+    return path
 
 
 def _show(totals: dict[str, list[float]], runs: dict[str, list[Recorded]]) -> None:

@@ -17,16 +17,18 @@ class Recorded:
         trials: seconds from each trial's start to its end.
         values: the objective's values.
         params: suggested values.
+        seconds: from the start of the first trial to the end of the last.
     """
 
     cycles: list[float]
     trials: list[float]
     values: list[float]
     params: list[dict[str, Any]] = field(repr=False)
+    seconds: float
 
 
 def read(url: str, study_name: str) -> Recorded:
-    """Read a study of one objective whose trials ran one after the other."""
+    """Read a study of one objective. The cycles have that meaning where trials ran one after the other."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage(url)
@@ -44,4 +46,5 @@ def read(url: str, study_name: str) -> Recorded:
         trials=[trial.duration.total_seconds() for trial in trials if trial.duration],
         values=[trial.value for trial in trials if trial.value is not None],
         params=[trial.params for trial in trials],
+        seconds=max(trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete) - min(starts),
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hpstudy.storage import attributes
 from tests.ranks.groups import group
@@ -51,9 +52,19 @@ def test_out_of_memory_is_the_trials_own_failure(tmp_path: Path) -> None:
 
 
 def test_small_trials_share_a_device(tmp_path: Path) -> None:
-    """trialsPerPod auto: one trial first, then as many as its peak of device memory allows."""
-    found = run(tmp_path, "trains", 12, workers={"trialsPerPod": "auto"})
-    assert len(found) == 12
+    """trialsPerPod auto: one trial first for each device, then as many as its peak of device memory allows."""
+    workers, budget = {"processesPerNode": 1, "trialsPerPod": "auto"}, {"maxTrials": 12}
+    with group(tmp_path, "trains", module="trials_on_gpu", home=HERE, workers=workers, budget=budget) as made:
+        assert made.join(300) == [0]
+        trials = made.trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 12
+    spans = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    together = [
+        sum(begun <= start < (ended or start) for begun, ended in spans if begun) for start, _ in spans if start
+    ]
+    print(f"trials running at the start of each: {together}")
+    assert together[0] == 1
+    assert max(together) > torch.cuda.device_count()
 
 
 def test_the_trainer_trains_in_bf16(tmp_path: Path) -> None:

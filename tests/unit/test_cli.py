@@ -18,13 +18,14 @@ from rich.console import Console
 
 from hpstudy.cli.display import Display
 from hpstudy.cli.main import main
+from hpstudy.cli.run import _local
 from hpstudy.cli.text import format_seconds
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
-from tests.support.builders import manifest, spec
+from tests.support.builders import manifest, spec, study
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -259,6 +260,21 @@ def test_a_study_without_a_trial_within_its_constraints_says_so(folder: Path, mo
     result = CliRunner().invoke(main, ["run", str(write(folder, **fields)), "--storage", url])
     assert "No trial keeps the constraints." in result.output
     assert "Sampler   GPSampler: 1 trial of 1 flat parameter" in result.output
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "auto"),
+        ({"workers": {"nodes": 3}}, "auto"),
+        ({"workers": {"trialsPerPod": 1}}, 1),
+        ({"workers": {"isolation": "inline"}}, 1),
+        ({"trial": {"script": {"path": "a.py"}}}, 1),
+    ],
+)
+def test_a_run_packs_where_the_manifest_leaves_it_open(fields: dict[str, Any], expected: int | str) -> None:
+    workers = _local(study(**fields)).spec.workers
+    assert (workers.trials_per_pod, workers.nodes) == (expected, 1)
 
 
 def test_the_examples_are_valid() -> None:

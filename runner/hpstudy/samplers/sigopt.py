@@ -102,7 +102,7 @@ def build_sampler(
         kind=algorithm.name,
         project=options.project,
         linear_constraints=constraints,
-        parallelism=spec.parallelism,
+        parallelism=spec.parallelism * (packed if isinstance(packed := spec.workers.trials_per_pod, int) else 1),
     )
 
 
