@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +24,8 @@ from hpstudy.linux import reap_orphans
 _log = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name(AGENT_SCRIPT)
+_SERVE_AND_CLEAN = '/bin/sh "$0" "$1"; rm -rf "$1"'
+"""Also when the worker was killed."""
 _REQUESTS = "requests"
 _OURS = "HPSTUDY_"
 _PATIENCE = 600.0
@@ -62,12 +63,11 @@ class Agent:
     def start(cls, folder: Path) -> Self:
         """Start an agent on this machine; programs run below the folder, without our own variables."""
         own = Path(tempfile.mkdtemp(prefix="hpstudy-agent-"))
-        Finalize(None, shutil.rmtree, args=[own, True], exitpriority=1)  # in this process alone, not in its forks
         install(own)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         # A session of its own: it ends with its worker, not by a signal that is meant for that.
         process = subprocess.Popen(
-            ["/bin/sh", SCRIPT, own],
+            ["/bin/sh", "-c", _SERVE_AND_CLEAN, SCRIPT, own],
             stdin=subprocess.DEVNULL,
             cwd=folder,
             env=environment,
