@@ -27,6 +27,7 @@ getent hosts "$MASTER_ADDR" > /dev/null || { echo "no host $MASTER_ADDR"; exit 1
 echo "step 1 loss $1"
 """
 GREEDY = """
+set -e
 [ "$1" != 0 ] || head -c 300M /dev/zero | tail
 echo "loss 0"
 """

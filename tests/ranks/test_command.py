@@ -55,7 +55,7 @@ def test_a_program_that_does_not_obey_is_killed_after_its_grace(tmp_path: Path) 
         "budget": {"maxTrials": 2},
     }
     with commands(tmp_path, "stubborn", command={"terminationGracePeriodSeconds": 1}, **fields) as made:
-        assert made.join(40) == [0]
+        assert made.join() == [0]
         assert made.states() == ["COMPLETE", "PRUNED"]
     assert (tmp_path / "trials" / "1" / "output.log").read_text() == "no\n"
 
@@ -109,7 +109,7 @@ def test_a_program_gets_its_hyperparameters_in_three_ways_and_two_run_side_by_si
 
 def test_a_program_that_fails_on_one_node_ends_on_all_with_its_last_words(tmp_path: Path) -> None:
     with commands(tmp_path, "fails_on_the_last_node", nodes=2, budget={"maxFailedTrials": 0}) as made:
-        assert made.join(60) == [0, 0]
+        assert made.join() == [0, 0]
         kind, message = failure(made, 0)
         assert kind == "error"
         assert message.startswith(f"ProgramError: {sys.executable} ended with exit code 1; its last output:")
@@ -130,6 +130,13 @@ def test_a_worker_that_is_killed_takes_its_programs_along(tmp_path: Path) -> Non
         eventually(lambda: not any(map(alive, processes)), 10)
         eventually(lambda: made.states()[0] == "FAIL", 10)
         assert failure(made, 0)[0] == "lost"
+
+
+def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with commands(tmp_path, "waits", trialTimeout="3s", budget={"maxFailedTrials": 0}) as made:
+        assert made.join() == [0]
+        assert failure(made, 0)[0] == "timeout"
+        assert not any(map(alive, began(tmp_path)))
 
 
 def test_a_program_goes_on_from_the_checkpoint_of_the_one_that_was_interrupted(tmp_path: Path) -> None:
@@ -160,7 +167,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
 
 def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with group(tmp_path, "", trial={"command": {"argv": ["nosuch", "{{ x }}"]}}) as made:
-        assert made.join(60) == [2]
+        assert made.join() == [2]
         refusal = json.loads((tmp_path / "refusal-0").read_text())
         assert refusal["reason"] == "InvalidCommand"
         assert "there is no program 'nosuch'" in refusal["message"]
@@ -199,7 +206,9 @@ def test_a_program_in_a_container_of_its_own_and_what_becomes_of_it_when_that_is
             os.kill(process, signal.SIGKILL)
         first.wait()
         eventually(lambda: made.states()[0] == "FAIL")
-        assert failure(made, 0)[1].startswith("MemoryError: the program's container ended while it ran")
+        kind, message = failure(made, 0)
+        assert kind == "oom"
+        assert message.startswith("MemoryError: the program's container ended while it ran")
         second = container(shared)
         assert made.join() == [0]
         assert [trial.value for trial in made.trials()] == [None, 0.5]
