@@ -1,6 +1,6 @@
 """What the trial loop asks of a sampler beyond Optuna's interface, with answers for those that know nothing of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -30,6 +30,14 @@ class Hooks:
 
     def close(self) -> None:
         """Let go of a server."""
+
+
+class ContinuingPruner:
+    """A base for pruners whose trials go on from the checkpoints of others. A trial that they end has an attribute
+    (``attributes.NEXT``) with the trial that is to follow it."""
+
+    has_checkpoint: Callable[[int], bool] = staticmethod(lambda number: False)
+    """Whether a trial has left one, by its number; the trial loop sets it."""
 
 
 _NONE = Hooks()

@@ -15,11 +15,19 @@ from hpstudy.api.study import AUTO, Algorithm, StudySpec
 from hpstudy.samplers import optuna as optuna_backend
 from hpstudy.samplers.algorithms import check_options, hint
 from hpstudy.samplers.engine import EngineSampler
+from hpstudy.samplers.ray_population import build_population
 from hpstudy.samplers.ray_schedulers import MANAGED as MANAGED_BY_SCHEDULERS
-from hpstudy.samplers.ray_schedulers import SCHEDULERS, UNSUPPORTED_SCHEDULERS, build_scheduler
+from hpstudy.samplers.ray_schedulers import (
+    MANAGED_OF_POPULATIONS,
+    POPULATIONS,
+    SCHEDULERS,
+    UNSUPPORTED_SCHEDULERS,
+    build_scheduler,
+)
 from hpstudy.samplers.ray_searchers import MANAGED, SEARCHERS, UNSUPPORTED_SEARCHERS, VARIANTS
 from hpstudy.samplers.ray_variants import VariantSampler
 from hpstudy.space.dimensions import SearchSpace
+from hpstudy.space.load import read_space
 from hpstudy.space.ray import GRID
 
 _DEFAULT_SAMPLER = "OptunaSearch"
@@ -94,7 +102,14 @@ def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
     pruners = {name for name in vars(optuna.pruners) if name.endswith("Pruner") and name != "BasePruner"}
     if spec.pruner is None or spec.pruner.name in pruners:
         return optuna_backend.build_pruner(spec)
-    algorithm = _known(spec.pruner, "pruner", SCHEDULERS, UNSUPPORTED_SCHEDULERS, pruners)
+    known = {**SCHEDULERS, **POPULATIONS}
+    algorithm = _known(spec.pruner, "pruner", known, UNSUPPORTED_SCHEDULERS, pruners)
+    if algorithm.name in POPULATIONS:
+        _refuse_managed(algorithm, "pruner", MANAGED_BY_SCHEDULERS | MANAGED_OF_POPULATIONS)
+        factory = _import(f"ray.tune.schedulers.{POPULATIONS[algorithm.name]}", algorithm.name, {})
+        declared = spec.search_space is not None and not spec.search_space.python
+        space = read_space(spec) if declared else None
+        return build_population(spec, factory, check_options(factory, algorithm, "pruner"), space)
     scheduler = SCHEDULERS[algorithm.name]
     _refuse_managed(algorithm, "pruner", MANAGED_BY_SCHEDULERS | scheduler.managed)
     factory = _import(f"ray.tune.schedulers.{scheduler.module}", algorithm.name, {})

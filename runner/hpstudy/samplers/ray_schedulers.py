@@ -4,8 +4,7 @@ A scheduler of Ray lives in one process and hears of each result once. Here ever
 told what the storage says: the same reports give the same decision, in whichever group and after any restart.
 
 Ray's time attribute is a trial's reports, counted from one (``training_iteration``), or the step that it reported
-(``step``: an epoch, a number of batches). A trial is stopped or goes on, it never waits: a paused one would need a
-checkpoint to continue from.
+(``step``: an epoch, a number of batches). A trial is stopped or goes on, it never waits.
 """
 
 import warnings
@@ -237,13 +236,18 @@ SCHEDULERS = {
         {"hard_stop": "no trial can be paused", "min_time_slice": "no trial can be paused"},
     ),
 }
-_CHECKPOINTS = "its trials continue from checkpoints of other trials, which a study cannot do"
+POPULATIONS = {"PopulationBasedTraining": "pbt", "PB2": "pb2"}
+"""Those of ``ray_population.py``, with their modules below ray.tune.schedulers."""
+MANAGED_OF_POPULATIONS = {
+    "synch": "a trial never waits for others",
+    "custom_explore_fn": "a manifest holds no function",
+    "log_config": "the storage has every step",
+    "require_attrs": "the storage has both of each report",
+}
 UNSUPPORTED_SCHEDULERS = {
     "FIFOScheduler": "it stops no trial; leave pruner out",
     "HyperBandForBOHB": "it pauses trials, which a study cannot do; take HyperBandScheduler",
-    "PopulationBasedTraining": _CHECKPOINTS,
-    "PopulationBasedTrainingReplay": _CHECKPOINTS,
-    "PB2": _CHECKPOINTS,
+    "PopulationBasedTrainingReplay": "it follows a log that only Ray's own runs leave; take PopulationBasedTraining",
     "ResourceChangingScheduler": "the resources of a worker group stay as they are",
 }
 MANAGED = {"metric": "objectives say it", "mode": "objectives say it"}

@@ -16,6 +16,8 @@ from hpstudy.training.trial import Trial
 
 _CHOSEN = "chosen"
 """In a checkpoint's record: metrics of the evaluation that counts."""
+_RATES = "rates"
+"""In a checkpoint's record: what its optimizer was made with."""
 
 
 class StudyCallback(TrainerCallback):
@@ -46,6 +48,16 @@ class StudyCallback(TrainerCallback):
         self._trainer, self._test, self._test_prefix = trainer, test, prefix
         self._model_parameters = trainer.model.num_parameters()
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Of a trial that goes on with other hyperparameters than its checkpoint's, the optimizer has the old ones."""
+        extra = self._trial.checkpoints.extra
+        before = extra.get(_RATES)
+        extra[_RATES] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+        if before is not None and before != extra[_RATES]:
+            _change_rates(kwargs["optimizer"], kwargs["lr_scheduler"], before, extra[_RATES])
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._trial.progress(state.global_step / max(state.max_steps, 1))
 
@@ -71,7 +83,7 @@ class StudyCallback(TrainerCallback):
             self.pruned = True
             control.should_training_stop = True
         checkpoints = self._trial.checkpoints
-        if checkpoints.active and (not self.pruned or checkpoints.keep == "all"):
+        if checkpoints.active:
             checkpoints.extra[_CHOSEN] = self.chosen
             control.should_save = True
 
@@ -127,3 +139,17 @@ def _gather_generators(folder: Path) -> None:
             path = folder / f"rng_state_{rank}.pth"
             if state is not None and not path.exists():
                 path.write_bytes(state)
+
+
+def _change_rates(optimizer: Any, scheduler: Any, before: Mapping[str, float], now: Mapping[str, float]) -> None:
+    """Give an optimizer and its schedule, as they came from a checkpoint, another learning rate and weight decay."""
+    for place, group in enumerate(optimizer.param_groups):
+        if before["lr"]:
+            for name in ("lr", "initial_lr"):
+                group[name] *= now["lr"] / before["lr"]
+        # The Trainer's first group is the one that decays.
+        if group["weight_decay"] == before["weight_decay"] and (before["weight_decay"] or place == 0):
+            group["weight_decay"] = now["weight_decay"]
+    scheduler = getattr(scheduler, "scheduler", scheduler)  # accelerate's holds torch's
+    if before["lr"]:
+        scheduler.base_lrs = [rate * now["lr"] / before["lr"] for rate in scheduler.base_lrs]

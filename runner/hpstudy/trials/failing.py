@@ -46,3 +46,13 @@ def fail_trial(
             study.enqueue_trial(trial.params, user_attrs=attrs)
     study.tell(trial.number, state=TrialState.FAIL)
     return again
+
+
+def queue_next(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the trial that carries on one of population based training, before that one ends. Safe to be done again."""
+    record = trial.user_attrs[attributes.NEXT]
+    for other in study._storage.get_all_trials(study._study_id, deepcopy=False):
+        if other.user_attrs.get(attributes.POPULATION, {}).get("after") == trial.number:
+            return
+    attrs = {attributes.CONTINUES: record["continues"], attributes.POPULATION: record["population"]}
+    study.enqueue_trial(record["parameters"], user_attrs=attrs)

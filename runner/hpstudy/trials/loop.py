@@ -20,7 +20,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.samplers.choice import settle_sampler
-from hpstudy.samplers.hooks import hooks
+from hpstudy.samplers.hooks import ContinuingPruner, hooks
 from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import Suggest, load_suggest, read_space
@@ -38,7 +38,7 @@ from hpstudy.storage.reading import Stop, Tally, last_failure, read_tally
 from hpstudy.storage.settings import read_settings
 from hpstudy.trials.budget import Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
-from hpstudy.trials.failing import fail_trial
+from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.outcome import Outcome
 from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
@@ -116,6 +116,8 @@ class TrialLoop:
             self._spec, self._space, group=self._group, trials=trials
         )
         self.study.pruner = self._given_pruner or build_pruner(self._spec)
+        if isinstance(self.study.pruner, ContinuingPruner):
+            self.study.pruner.has_checkpoint = self._checkpoints.has_last
         self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True))
         return self
 
@@ -313,6 +315,9 @@ class TrialLoop:
             self._storage.set_trial_system_attr(trial_id, attributes.CONSTRAINT_PREFIX + name, violation)
         if outcome.scores:
             self._storage.set_trial_system_attr(trial_id, attributes.CV_SCORES, list(outcome.scores))
+        if outcome.values is None and attributes.NEXT in trial.user_attrs:
+            outcome = Outcome(pruned=True, metrics=outcome.metrics, violations=outcome.violations)
+            queue_next(self.study, trial)
         if outcome.failure is None and (place := self._checkpoints.place(number)):
             self._storage.set_trial_user_attr(trial_id, attributes.CHECKPOINT, place)
         if outcome.failure is not None:

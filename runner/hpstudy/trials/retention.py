@@ -43,6 +43,8 @@ def to_remove(
         for trial in unfinished
         if not (over and trial.state is TrialState.WAITING)
     }
+    # And those that a trial about to end will hand over.
+    sources |= {trial.user_attrs[attributes.NEXT]["continues"] for trial in unfinished if _hands_over(trial)}
     found = []
     for number in stored:
         state = states.get(number)
@@ -126,6 +128,13 @@ class Retention:
             return self._store.location(number, BEST)
         return None
 
+    def has_last(self, number: int) -> bool:
+        """Whether there is something of the trial to continue from."""
+        if self._store is not None:
+            with self._harmless("found"):
+                return self._store.exists(number, LAST)
+        return False
+
     def newest(self, trial: FrozenTrial) -> int | None:
         """The trial that another run of this one's parameters continues: itself, or where it left no checkpoint the one
         that it continued."""
@@ -141,6 +150,10 @@ class Retention:
             yield
         except Exception:  # each client has its own
             _log.warning("checkpoints could not be %s", what, exc_info=True)
+
+
+def _hands_over(trial: FrozenTrial) -> bool:
+    return attributes.NEXT in trial.user_attrs
 
 
 def _best(trials: Sequence[FrozenTrial], spec: StudySpec) -> list[int]:

@@ -100,10 +100,10 @@ class Trials:
         self.output = output
         self._keep: Any = keep
 
-    def run(self, number: int, recorder: Recorder, continues: int | None = None) -> dict[str, Any]:
+    def run(self, number: int, recorder: Recorder, continues: int | None = None, **params: float) -> dict[str, Any]:
         trial = Trial(
             number,
-            {"weight_decay": 0.1},
+            {"weight_decay": 0.1, **params},
             self.study.objectives,
             self.output / "trials" / str(number),
             recorder,
@@ -164,3 +164,13 @@ def test_a_trial_that_was_cut_off_ends_as_if_it_had_not_been(trials: Trials) -> 
         best = trials.store.location(10 * cut_off + 1, BEST)
         assert best is not None
         assert evaluate(best, trials.form) == pytest.approx(expected["eval_f1"], abs=1e-6)
+
+
+def test_a_trial_that_goes_on_with_another_learning_rate_learns_by_it(trials: Trials) -> None:
+    """As population based training does; with none at all nothing changes any more."""
+    first, second = Recorder(until=3), Recorder()
+    with pytest.raises(CutOffError):
+        trials.run(50, first)
+    trials.run(51, second, continues=50, learning_rate=0.0)
+    assert len(set(first.values)) == 2
+    assert second.values[1:] == [first.values[-1]] * 3

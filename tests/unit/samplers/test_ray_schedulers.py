@@ -175,8 +175,9 @@ def test_optunas_pruners_are_there_too_and_none_is_the_default() -> None:
     [
         ({"name": "ASHASchedule"}, reasons.UNKNOWN_PRUNER, "did you mean ASHAScheduler?"),
         ({"name": "MedianPrunr"}, reasons.UNKNOWN_PRUNER, "did you mean MedianPruner?"),
-        ({"name": "PopulationBasedTraining"}, reasons.UNKNOWN_PRUNER, "continue from checkpoints of other trials"),
-        ({"name": "pb2"}, reasons.UNKNOWN_PRUNER, "PB2: its trials continue from checkpoints"),
+        ({"name": "PopulationBasedTraining"}, reasons.INVALID_OPTION, "add checkpoints: {keep: best}"),
+        ({"name": "pb2"}, reasons.INVALID_OPTION, "pruner PB2: its trials continue from checkpoints of others"),
+        ({"name": "pbt_replay"}, reasons.UNKNOWN_PRUNER, "take PopulationBasedTraining"),
         ({"name": "HyperBandForBOHB"}, reasons.UNKNOWN_PRUNER, "take HyperBandScheduler"),
         ({"name": "asha", "options": {}}, reasons.UNKNOWN_PRUNER, "unknown pruner 'asha'"),
         ({"name": "ASHAScheduler", "options": {"max": 3}}, reasons.INVALID_OPTION, "did you mean max_t?"),
