@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.ends import PodEnd, record_end
+from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.settings import record_settings
 from hpstudy.trials import explaining
 from hpstudy.trials.budget import Next, Verdict
@@ -28,6 +29,13 @@ from tests.support.forkserver import PROCESSES
 from tests.unit.stored import NAME, snapshot_of, trials_of
 
 ONCE_EACH = {"error": 1, "oom": 1, "metricMissing": 1, "timeout": 1, "preempted": 1, "lost": 1}
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.02)
 
 
 def take(loop: TrialLoop) -> Assignment:
@@ -162,34 +170,45 @@ def run_unlucky_group(url: str, group: int, study: StudySpec) -> None:
                 return
 
 
-def test_the_budget_is_exact_with_retries_in_several_processes(storage_url: str) -> None:
+def test_the_budget_is_exact_with_retries_and_a_group_that_is_killed(storage_url: str) -> None:
     groups = 3 if storage_url.startswith("postgresql") else 2
     study = spec(
-        budget={"maxTrials": 15, "maxFailedTrials": 100},
+        budget={"maxTrials": 10, "maxFailedTrials": 100},
         sampler={"name": "RandomSampler"},
         retries={"error": 1, "metricMissing": 1, "lost": 1},
         parallelism=groups,
     )
-    arguments = [(storage_url, group, study) for group in range(groups)]
-    processes = [PROCESSES.Process(target=run_unlucky_group, args=args) for args in arguments]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(100)
-        assert process.exitcode == 0
+    storage = open_storage(storage_url)
+    stored = open_study(storage, NAME, study)
+    started = [PROCESSES.Process(target=run_unlucky_group, args=(storage_url, group, study)) for group in range(groups)]
+    try:
+        for process in started:
+            process.start()
+        eventually(lambda: any(trial.state.is_finished() for trial in stored.get_trials(deepcopy=False)))
+        started[0].kill()  # wherever it is
+        started.append(PROCESSES.Process(target=run_unlucky_group, args=(storage_url, 0, study)))
+        started[-1].start()
+        for process in started:
+            process.join(100)
+        assert [process.exitcode for process in started[1:]] == [0] * groups
+    finally:
+        for process in started:
+            process.kill()
+        storage.engine.dispose()
     trials = trials_of(storage_url)
     states = Counter(trial.state for trial in trials)
     counts = snapshot_of(storage_url, study).counts
-    assert states[TrialState.COMPLETE] == counts.complete == 15
-    assert states[TrialState.RUNNING] == 0
+    assert states[TrialState.COMPLETE] == counts.complete == 10
+    assert counts.running == counts.waiting == 0
     assert counts.failed + counts.preempted + counts.retried == states[TrialState.FAIL] > 0
-    # Every trial that runs again does so exactly once, with the same parameters.
+    # What runs again does so exactly once, with the same parameters; what died before it had any does not.
+    again = [trial for trial in trials if attributes.runs_again(trial.user_attrs)]
+    assert len(again) == counts.preempted + counts.retried
     runs = [tuple(trial.user_attrs[attributes.RUNS]) for trial in trials if attributes.RUNS in trial.user_attrs]
-    assert len(set(runs)) == len(runs) == counts.preempted + counts.retried
+    assert sorted(earlier[-1] for earlier in runs) == [trial.number for trial in again if trial.params]
     for trial in trials:
         for earlier in trial.user_attrs.get(attributes.RUNS, []):
-            assert trials[earlier].user_attrs[attributes.AGAIN]
-            assert (trial.params or trial.system_attrs["fixed_params"]) == trials[earlier].params
+            assert trial.params == trials[earlier].params
 
 
 def test_a_process_that_dies_while_it_records_a_failure_loses_and_doubles_nothing(
