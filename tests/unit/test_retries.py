@@ -9,11 +9,12 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api.retries import Retries
 from hpstudy.api.status import TrialCounts
 from hpstudy.api.study import StudySpec
+from hpstudy.samplers.engine import FIXED
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.ends import PodEnd, record_end
@@ -205,10 +206,26 @@ def test_the_budget_is_exact_with_retries_and_a_group_that_is_killed(storage_url
     again = [trial for trial in trials if attributes.runs_again(trial.user_attrs)]
     assert len(again) == counts.preempted + counts.retried
     runs = [tuple(trial.user_attrs[attributes.RUNS]) for trial in trials if attributes.RUNS in trial.user_attrs]
-    assert sorted(earlier[-1] for earlier in runs) == [trial.number for trial in again if trial.params]
+    assert sorted(earlier[-1] for earlier in runs) == [trial.number for trial in again if parameters(trial)]
     for trial in trials:
         for earlier in trial.user_attrs.get(attributes.RUNS, []):
-            assert trial.params == trials[earlier].params
+            assert parameters(trial) == parameters(trials[earlier])
+
+
+def parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """Those that it had, or came with."""
+    return trial.params or dict(trial.system_attrs.get(FIXED, {}))
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_a_retry_that_dies_before_it_has_its_parameters_does_not_lose_them(ran: bool, url: str) -> None:
+    with TrialLoop(spec(initialTrials=[{"x": 0.5}]), url, NAME) as loop:
+        if ran:
+            fail(loop, take(loop), Failure.PREEMPTED)
+        loop.study.ask().set_user_attr(attributes.GROUP, 0)
+        loop._locks.close()  # as the end of its process does
+        with TrialLoop(spec(initialTrials=[{"x": 0.5}]), url, NAME) as successor:
+            assert take(successor).parameters == {"x": 0.5}
 
 
 def test_a_process_that_dies_while_it_records_a_failure_loses_and_doubles_nothing(

@@ -4,6 +4,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api.retries import Retries
+from hpstudy.samplers.engine import FIXED
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import WORKER_ENDED, Failure
 from hpstudy.trials.retries import give_up_message, has_retry
@@ -37,13 +38,15 @@ def fail_trial(
     storage.set_trial_user_attr(trial_id, attributes.FAILURE, failure.value)
     if again:
         storage.set_trial_user_attr(trial_id, attributes.AGAIN, True)
+        # Those that it came with too: it may have died before it had asked for them.
+        parameters = {**trial.system_attrs.get(FIXED, {}), **trial.params}
         # Before the trial ends: a process that dies in between leaves a trial that its successor ends, not parameters
         # that nobody runs again.
-        if trial.params and not any(other.user_attrs.get(attributes.RUNS) == runs for other in trials):
+        if parameters and not any(other.user_attrs.get(attributes.RUNS) == runs for other in trials):
             if not began:
                 continues = trial.user_attrs.get(attributes.CONTINUES)
             attrs = {attributes.RUNS: runs, attributes.CONTINUES: continues}
-            study.enqueue_trial(trial.params, user_attrs=attrs)
+            study.enqueue_trial(parameters, user_attrs=attrs)
     study.tell(trial.number, state=TrialState.FAIL)
     return again
 
