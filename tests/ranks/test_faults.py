@@ -10,9 +10,6 @@ import pytest
 from hpstudy.storage import attributes
 from tests.ranks.groups import Group, group
 
-LIMIT = "30s"
-"""Of any trial: in what is not over by then, ranks wait for others that will not come."""
-
 
 def failures(made: Group) -> list[tuple[str, str]]:
     """Class and message of the trials that failed, in their order."""
@@ -22,9 +19,10 @@ def failures(made: Group) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("nodes", "processes"), [(1, 4), (2, 1), (2, 2)])
 def test_whatever_ends_one_rank_ends_the_trial_everywhere(tmp_path: Path, nodes: int, processes: int) -> None:
+    """A rank that goes on waiting holds the group up for ten minutes."""
     last = nodes * processes - 1
     budget = {"maxTrials": 2, "maxFailedTrials": 8}
-    with group(tmp_path, "faulty", nodes=nodes, processes=processes, trialTimeout=LIMIT, budget=budget) as made:
+    with group(tmp_path, "faulty", nodes=nodes, processes=processes, budget=budget) as made:
         assert made.join(200) == [0] * nodes
         assert made.states() == ["FAIL"] * 8 + ["COMPLETE"] * 2
         found = failures(made)
