@@ -70,11 +70,8 @@ class Plan:
 
     @property
     def pruner(self) -> BasePruner | None:
-        """An object in place of a name; without either Optuna's own default, as its users know it."""
-        if isinstance(self.options.pruner, BasePruner):
-            return self.options.pruner
-        default = self.group == 0 and self.options.pruner is None and self.spec.backend == "optuna"
-        return MedianPruner() if default and self.spec.pruner is None and self.spec.is_scalar else None
+        """An object in place of a name."""
+        return self.options.pruner if isinstance(self.options.pruner, BasePruner) else None
 
 
 def plan_alone(
@@ -117,6 +114,8 @@ def plan_alone(
             "trial": {"script": {"path": "script"}},
         }
     )
+    if backend == "optuna" and spec.pruner is None and options.pruner is None and spec.is_scalar:
+        options = replace(options, pruner=MedianPruner())  # Optuna's own default, as its users know it
     folder = Path(trainer.args.output_dir).absolute()
     name = options.study_name or options.sweep_id or folder.name or "search"
     if options.storage is None and options.study_name is None and options.sweep_id is None:
