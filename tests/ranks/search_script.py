@@ -68,7 +68,7 @@ best = hyperparameter_search(
     hp_space=hp_space,
     n_trials=4,
     sampler=optuna.samplers.RandomSampler(seed=3),
-    pruner=optuna.pruners.ThresholdPruner(upper=9.0),
+    pruner=optuna.pruners.ThresholdPruner(upper=9.0 if SCENARIO == "agree" else None, lower=-1.0),
     storage=f"sqlite:///{FOLDER / 'study.db'}",
     study_name="search",
 )

@@ -120,8 +120,10 @@ class Several:
         self._timeout = timeout
         default: Any = dist.distributed_c10d._get_default_store()
         self._default = default  # rank zero's may be the server of all others
-        self._root = PrefixStore(f"hpstudy/{_searches}", _own(default))
-        self._seen = PrefixStore(f"hpstudy/{_searches}", _own(default))
+        # torchrun's store may outlive its workers and serve those that it starts again.
+        self._place = f"hpstudy/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_searches}"
+        self._root = PrefixStore(self._place, _own(default))
+        self._seen = PrefixStore(self._place, _own(default))
         self._index = 0
         self._count = 0
         self._training = self._closed = False
@@ -182,7 +184,7 @@ class Several:
         """A process group without what the failed trial left in the old one."""
         backend = str(dist.get_backend_config())
         dist.destroy_process_group()
-        store = PrefixStore(f"hpstudy/group/{_searches}/{self._index}", self._default.clone())
+        store = PrefixStore(f"{self._place}/group/{self._index}", self._default.clone())
         dist.init_process_group(backend, timeout=self._timeout, world_size=self._size, rank=self.rank, store=store)
 
     def _forget(self) -> None:

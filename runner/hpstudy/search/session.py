@@ -63,7 +63,7 @@ class Session:
         self._assignment: Assignment | None = None
         self._given: SharedTrial | None = None
         self._error: BaseException | None = None
-        self._deadline = None if plan.options.timeout is None else time.monotonic() + plan.options.timeout
+        self._deadline: float | None = None
         self._events = plan.events
         self._started = 0.0
         self._storage_lock = threading.RLock()  # the main thread's, and the watchdog's when a rank is stuck
@@ -119,6 +119,8 @@ class Session:
         self._loop = stack.enter_context(loop)
         if plan.sampler is not None and loop.study.get_trials(deepcopy=False):
             plan.sampler.reseed_rng()  # or it would begin with the same trials again
+        if plan.options.timeout is not None:
+            self._deadline = time.monotonic() + plan.options.timeout
         _loops.add(loop)
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
