@@ -127,6 +127,7 @@ def test_a_data_set_is_loaded_by_name_and_nothing_stays_that_a_fork_would_break(
         ({"csv": "absent.csv"}, "dataset.csv: cannot read absent.csv: no such file"),
         ({"csv": "."}, "it is a folder; give a pattern of its files"),
         ({"json": "broken.jsonl"}, "dataset.json: cannot read broken.jsonl: broken.jsonl, line 2: "),
+        ({"json": "numbers.json"}, "numbers.json, row 2: it is no object"),
         ({"parquet": "rows.csv"}, "dataset.parquet: cannot read rows.csv: "),
         (
             {"csv": "rows.csv", "columns": {"label": "stars"}},
@@ -147,6 +148,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, data: dict[str, Any], co
     write(tmp_path, "csv", [{"text": "x", "label": "c"}], "other")
     (tmp_path / "empty.csv").write_text("text,label\n")
     (tmp_path / "broken.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
+    (tmp_path / "numbers.json").write_text('[{"text": "a"}, 3]')
     (tmp_path / "folder").mkdir()
     write(tmp_path / "folder", "csv", ROWS, "train")
     with pytest.raises(InvalidStudyError) as refusal:

@@ -15,7 +15,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.metrics import language_metrics
 from hpstudy.training.tasks.tokens import next_token_loss, token_loss
-from tests.unit.forms import BERT, prepared, run, task_spec
+from tests.unit.forms import BERT, prepared, run, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -119,6 +119,33 @@ def tags_of(folder: Path, rows: list[str]) -> dict[str, Any]:
     lines = [f"{' '.join(row)},{' '.join('B-X' if c == 'a' else 'O' for c in row if c != ' ')}" for row in rows]
     (folder / "tags.csv").write_text("\n".join(["tokens,ner_tags", *lines]))
     return {"csv": "tags.csv"}
+
+
+def test_an_encoder_does_not_see_what_it_is_to_predict(folder: Path) -> None:
+    form = prepared(task_spec(CAUSAL, {"text": "words.txt"}, model={"config": BERT}), folder)
+    model = form._models.make({}, {}).eval()
+    ids = form._data.collate([form._data.train[0]])["input_ids"][:, :10]
+    other = ids.clone()
+    other[0, -1] = ids[0, -1] + 1
+    with torch.no_grad():
+        logits, changed = (model(input_ids=each).logits[0, :-1] for each in (ids, other))
+    assert torch.equal(logits, changed)
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(folder: Path) -> None:
+    """As GPT-2's."""
+    tokenizer = character_tokenizer(["abcdxyz "], 60)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder / "tokenizer")
+    rows = [{"text": "ab" * (1 + n % 3), "label": n % 2} for n in range(40)]
+    rows = [row | {"text": f"{row['text']} {n}"} for n, row in enumerate(rows)]
+    write_lines(folder / "rows.json", rows)
+    model = {"config": GPT, "tokenizer": "tokenizer"}
+    study = task_spec("text-classification", {"json": "rows.json"}, model=model, arguments={"max_steps": 2})
+    form = prepared(study, folder)
+    assert form._processor.pad_token == "[SEP]"
+    assert form._models.make({}, {}).config.pad_token_id == form._processor.eos_token_id
+    assert run(form, study, folder, learning_rate=0.01)[0]["eval_accuracy"] >= 0
 
 
 def test_metrics_of_language_are_over_all_tokens() -> None:

@@ -87,7 +87,9 @@ class Source:
                 frames = [pandas.read_csv(file, dtype=str, keep_default_na=False) for file in _files(path)]
                 rows = Dataset.from_pandas(pandas.concat(frames, ignore_index=True), preserve_index=False)
             case "json":
-                rows = Dataset.from_list([row for file in _files(path) for row in _read_json(file)])
+                objects = [row for file in _files(path) for row in _read_json(file)]
+                names = dict.fromkeys(name for row in objects for name in row)  # the first row may lack some
+                rows = Dataset.from_dict({name: [row.get(name) for row in objects] for name in names})
             case "parquet":
                 files = _files(path)
                 rows = _apart(lambda: Dataset(pyarrow.concat_tables(map(pyarrow.parquet.read_table, files))))
@@ -168,17 +170,20 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read_json(file: Path) -> Iterator[Any]:
+def _read_json(file: Path) -> Iterator[dict[str, Any]]:
     text = file.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        yield from json.loads(text)
-        return
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file.name}, line {number}: {error}") from None
+    listed = text.lstrip().startswith("[")
+    lines = json.loads(text) if listed else text.split("\n")  # splitlines would also split at what a string may hold
+    for number, line in enumerate(lines, 1):
+        if not listed and not line.strip():
+            continue
+        try:
+            row = line if listed else json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{file.name}, line {number}: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{file.name}, {'row' if listed else 'line'} {number}: it is no object")
+        yield row
 
 
 def _with_paths(rows: Dataset, columns: Mapping[str, str], folder: Path) -> Dataset:

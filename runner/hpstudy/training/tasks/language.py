@@ -113,7 +113,10 @@ class CausalLanguageModeling(_LanguageModeling):
         train, validation, test = self._datasets(splits, tokenizer, config)
         assert train is not None
         assert validation is not None
-        return Encoded(train, validation, test, TextCollator(tokenizer, labels=(), finish=_with_next_tokens))
+        # BERT and its like see what comes next, unless they are told to be decoders.
+        fields = {"is_decoder": True} if getattr(config, "is_decoder", None) is False else {}
+        collate = TextCollator(tokenizer, labels=(), finish=_with_next_tokens)
+        return Encoded(train, validation, test, collate, fields=fields)
 
     def loss(self, smoothing: float) -> Loss:
         return next_token_loss(smoothing)
