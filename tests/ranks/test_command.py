@@ -165,12 +165,25 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert ", 0 failed" in done.stdout
 
 
-def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with group(tmp_path, "", trial={"command": {"argv": ["nosuch", "{{ x }}"]}}) as made:
+@pytest.mark.parametrize(
+    ("argv", "fields", "complaint"),
+    [
+        (["nosuch", "{{ x }}"], {}, "there is no program 'nosuch'"),
+        (
+            ["sh", "{{ y }}"],
+            {"searchSpace": {"python": "trials_of_tests:ray_space"}, "backend": "ray"},
+            "'y' is no hyperparameter of the search space",
+        ),
+    ],
+)
+def test_what_is_not_there_is_refused_before_a_trial(
+    tmp_path: Path, argv: list[str], fields: dict[str, Any], complaint: str
+) -> None:
+    with group(tmp_path, "", trial={"command": {"argv": argv}}, **fields) as made:
         assert made.join() == [2]
         refusal = json.loads((tmp_path / "refusal-0").read_text())
         assert refusal["reason"] == "InvalidCommand"
-        assert "there is no program 'nosuch'" in refusal["message"]
+        assert complaint in refusal["message"]
         assert made.trials() == []
 
 

@@ -169,3 +169,8 @@ def greedy_at_first(trial: Trial) -> float:
     if trial.number == 0:
         torch.ones(2**28)
     return 1.0
+
+
+def ray_space(trial: None) -> dict[str, dict[str, list[float]]]:
+    """A space in the words of another backend than Optuna, which calls it once."""
+    return {"x": {"uniform": [0.0, 1.0]}}

@@ -16,7 +16,9 @@ from hpstudy.api import reasons
 from hpstudy.api.command import METRICS_FILE, Command, CommandMetrics
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import AGENT_VARIABLE
-from hpstudy.space.templates import as_texts, fill, has_templates, variable
+from hpstudy.api.study import StudySpec
+from hpstudy.space.load import read_space
+from hpstudy.space.templates import as_texts, check_templates, fill, has_templates, variable
 from hpstudy.training.command_agent import Agent, AgentGoneError, Program, Run
 from hpstudy.training.command_metrics import JsonLines, MetricsReader, Pattern, Reported, Tail
 from hpstudy.training.trial import Trial
@@ -38,8 +40,9 @@ class ProgramError(RuntimeError):
 class CommandForm:
     """Runs the program, which gets the hyperparameters as arguments, variables and a file, and reads its metrics."""
 
-    def __init__(self, command: Command, folder: Path) -> None:
+    def __init__(self, command: Command, spec: StudySpec, folder: Path) -> None:
         self._command = command
+        self._study = spec
         self._folder = folder
         self._own_container = AGENT_VARIABLE in os.environ
         self._agent: Agent
@@ -48,8 +51,9 @@ class CommandForm:
         """Start the agent that runs the programs, or meet it where the user's container has it.
 
         Raises:
-            InvalidStudyError: there is no such program, or no such folder to run it in.
+            InvalidStudyError: there is no such program, or no such folder to run it in; or a template names nothing.
         """
+        check_templates(self._command, read_space(self._study))  # a function's space is only known here
         if self._own_container:
             self._agent = Agent.attach(Path(os.environ[AGENT_VARIABLE]))
         else:

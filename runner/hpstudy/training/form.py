@@ -37,7 +37,7 @@ def load_form(spec: StudySpec, folder: Path) -> Form | ScriptForm:
     if spec.trial.command is not None:
         from hpstudy.training.command import CommandForm
 
-        return CommandForm(spec.trial.command, folder)
+        return CommandForm(spec.trial.command, spec, folder)
     if spec.trial.script is not None:
         return ScriptForm(spec.trial.script, folder)
     from hpstudy.training.trainer import TransformersForm
