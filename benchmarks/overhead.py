@@ -1,8 +1,9 @@
 """python -m benchmarks.overhead [--trials N] [--repetitions N]: what a trial costs beside its training.
 
-A trial that computes one number, by ``optuna.Study.optimize`` in process and by worker groups of three shapes, on
-SQLite and on PostgreSQL. A time is that from the start of a trial to the start of the next. With several ranks it
-includes their process group (gloo) and one all-reduce. Also: how long ``hpstudy --help`` takes.
+A trial that computes one number, by ``optuna.Study.optimize`` in process and by worker groups of three shapes, each
+with processes of its own for every trial and with some that live for many (``isolation: inline``), on SQLite and on
+PostgreSQL. A time is that from the start of a trial to the start of the next. With several ranks it includes their
+process group (gloo) and one all-reduce. Also: how long ``hpstudy --help`` takes.
 """
 
 import argparse
@@ -29,10 +30,14 @@ from tests.support.processes import ServerError, free_port
 REPOSITORY = Path(__file__).parents[1]
 STUDY = "overhead"
 SHAPES = {
-    "worker group, 1 process": (1, 1),
-    "worker group, 2 processes": (1, 2),
-    "worker group, 2 pods x 2 processes": (2, 2),
+    "worker group, 1 process": (1, 1, "process"),
+    "worker group, 1 process, inline": (1, 1, "inline"),
+    "worker group, 2 processes": (1, 2, "process"),
+    "worker group, 2 processes, inline": (1, 2, "inline"),
+    "worker group, 2 pods x 2 processes": (2, 2, "process"),
+    "worker group, 2 pods x 2 processes, inline": (2, 2, "inline"),
 }
+"""Pods, processes in each, and ``workers.isolation``."""
 HELP_RUNS = 11
 TIMEOUT = 300.0  # seconds for a study, which takes ten to thirty: a trial that hangs is an error and not a time
 
@@ -62,9 +67,9 @@ def _measure(new_url: Callable[[], str], trials: int, repetitions: int) -> dict[
         url = new_url()
         _optimize(url, trials)
         cycles["optuna.Study.optimize"] += read(url, STUDY).cycles
-        for shape, (nodes, processes) in SHAPES.items():
+        for shape, (nodes, processes, isolation) in SHAPES.items():
             url = new_url()
-            _run_group(url, trials, nodes, processes)
+            _run_group(url, trials, nodes, processes, isolation)
             cycles[shape] += read(url, STUDY).cycles
     return cycles
 
@@ -77,7 +82,7 @@ def _optimize(url: str, trials: int) -> None:
     storage.engine.dispose()
 
 
-def _run_group(url: str, trials: int, nodes: int, processes: int) -> None:
+def _run_group(url: str, trials: int, nodes: int, processes: int, isolation: str) -> None:
     """What the pods of a group run, on this machine."""
     manifest = {
         "apiVersion": API_VERSION,
@@ -89,7 +94,7 @@ def _run_group(url: str, trials: int, nodes: int, processes: int) -> None:
             "searchSpace": {"parameters": {"x": {"type": "float", "low": 0, "high": 1}}},
             "budget": {"maxTrials": trials},
             "trial": {"function": "benchmarks.objectives:trivial"},
-            "workers": {"nodes": nodes, "processesPerNode": processes},
+            "workers": {"nodes": nodes, "processesPerNode": processes, "isolation": isolation},
         },
     }
     with tempfile.TemporaryDirectory(prefix="hpstudy-bench-") as folder:
