@@ -101,16 +101,27 @@ def slow(trial: Trial) -> float:
 
 
 def grows(trial: Trial) -> float:
-    """Makes as much as a small model does; notes the memory of its process that is not shared."""
-    value = _train(trial)
-    kept = [torch.rand(100_000)]
-    kept.append(kept)  # type: ignore[arg-type]
-    _note(trial, _resident(os.getpid()), _resident(int(os.environ["TEST_POD"])))
+    """Makes as much as a small model does, in a cycle; notes the memory of this process and of its supervisor."""
+    kept: list[object] = [torch.rand(100_000)]
+    kept.append(kept)
+    dist.init_process_group("gloo")
+    value = _all_reduce()
+    _note(trial, _resident(os.getpid()), _resident(_parent(os.getppid())))
     return value
 
 
+def draws(trial: Trial) -> float:
+    """Seeds nothing itself."""
+    return _train(trial)
+
+
 def _resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    """KiB in memory, shared or not: pages that a fork writes to become its own without being more (proc_pid_statm(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _all_reduce() -> float:

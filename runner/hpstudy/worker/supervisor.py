@@ -129,6 +129,8 @@ class _Supervisor:
             with suppress(OSError):
                 send(link, Invalid(reason=error.reason, message=error.message))
             return error
+        if self._spec.workers.nodes * self._prepared().processes > 1:
+            import torch._dynamo  # noqa: F401  as DDP does when it is first used, for seconds, in every fork anew
         from hpstudy.training.isolation import seed_generators
 
         seed_generators()
