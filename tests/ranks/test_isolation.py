@@ -9,7 +9,7 @@ import pytest
 from tests.ranks.groups import group
 from tests.unit.forms import task_fields
 
-LENGTH = int(os.environ.get("TEST_TRIALS", "60"))
+LENGTH = int(os.environ.get("TEST_TRIALS", "40"))
 """Trials in which memory must stay as it is. TEST_TRIALS=200 takes a minute."""
 FLAT_KIB = 3000
 """Noise of the allocator. A leaked trial is 400 KiB."""

@@ -116,7 +116,7 @@ def draws(trial: Trial) -> float:
 
 
 def _resident(pid: int) -> int:
-    """KiB in memory, shared or not: pages that a fork writes to become its own without being more (proc_pid_statm(5))."""
+    """KiB in memory, shared or not: a page that a fork writes to becomes its own without being one more."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
 
 

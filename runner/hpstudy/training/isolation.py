@@ -79,7 +79,8 @@ def reset(baseline: Baseline) -> None:
 
 
 def seed_generators() -> None:
-    """Begin from one seed, where a trial has no other: what it draws must not depend on which process it is in."""
+    """Begin from one seed, where a trial has no other: what it draws must not depend on which process it is in. Python
+    seeds its own generator anew in every fork."""
     random.seed(_SEED)
     numpy.random.seed(_SEED)
     torch.manual_seed(_SEED)

@@ -15,6 +15,7 @@ from hpstudy.checkpoints.local import remove_local, trial_folder
 from hpstudy.checkpoints.opening import open_store
 from hpstudy.checkpoints.store import CheckpointStore
 from hpstudy.training.form import Form
+from hpstudy.training.isolation import seed_generators
 from hpstudy.training.trial import Trial
 from hpstudy.trials.causes import Cause
 from hpstudy.trials.channel import connect
@@ -90,6 +91,7 @@ def run_rank(form: Form, run: Run, setting: Setting, address: str, key: bytes) -
     """
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
     link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
+    seed_generators()
     ended = train(form, run, setting, link)
     if link is not None:
         link.result(ended.metrics, pruned=ended.pruned)

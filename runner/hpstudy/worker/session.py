@@ -13,7 +13,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 
 from hpstudy.training.form import Form
-from hpstudy.training.isolation import Baseline, abandon_process_group, leave_process_group, reset
+from hpstudy.training.isolation import Baseline, abandon_process_group, leave_process_group, reset, seed_generators
 from hpstudy.trials.causes import Cause, root_cause
 from hpstudy.trials.messages import Run
 from hpstudy.worker.rank import DriverLink, Ended, Setting, train
@@ -36,6 +36,7 @@ def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes
     """
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
     link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
+    seed_generators()
     baseline = Baseline.take()
     ranks = _Ranks()
     following: Run | None = run

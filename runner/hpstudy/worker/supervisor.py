@@ -131,9 +131,6 @@ class _Supervisor:
             return error
         if self._spec.workers.nodes * self._prepared().processes > 1:
             import torch._dynamo  # noqa: F401  as DDP does when it is first used, for seconds, in every fork anew
-        from hpstudy.training.isolation import seed_generators
-
-        seed_generators()
         # What the imports made is never garbage: a collection in a rank would only copy its pages (0.4 s, 120 MB).
         gc.collect()
         gc.freeze()
