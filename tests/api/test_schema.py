@@ -217,6 +217,10 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
         ),
         ({"checkpoints": {"url": "s3://key:secret@bucket/folder"}}, "must hold no credentials"),
         ({"checkpoints": {"url": "/folder"}}, "spec.checkpoints.url"),
+        (
+            {"checkpoints": {"url": "s3://bucket"}, "trial": {"script": {"path": "train.py"}}},
+            "checkpoints are not for trial.script",
+        ),
         ({"budget": {"maxTrials": 0}}, "should be greater than or equal to 1"),
         ({"retries": {"oom": 101}}, "should be less than or equal to 100"),
         ({"parallelism": 0}, "should be greater than or equal to 1"),

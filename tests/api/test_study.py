@@ -217,6 +217,7 @@ class TestBadInput:
                 "1, 1.0 and true are the same",
             ),
             ({"workers": {"template": {"spec": {"containers": "one"}}}}, "InvalidTemplate", "must be a list"),
+            ({"checkpoints": {"keep": "best"}}, "InvalidCheckpoints", "name the place"),
             (
                 {"workers": {"template": {"spec": {"containers": [{"name": "No_Label"}]}}}},
                 "InvalidTemplate",

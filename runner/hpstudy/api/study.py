@@ -183,6 +183,11 @@ class StudySpec(ApiModel):
             "has(self.searchSpace) || has(self.trial.script)",
         ),
         Rule(
+            "checkpoints are not for trial.script, whose Trainer keeps its own: set save_strategy there",
+            lambda s: s.checkpoints is None or s.trial.script is None,
+            "!has(self.checkpoints) || !has(self.trial.script)",
+        ),
+        Rule(
             "trialTimeout is not for trial.script, whose trials share its processes",
             lambda s: s.trial_timeout is None or s.trial.script is None,
             "!has(self.trialTimeout) || !has(self.trial.script)",
