@@ -3,7 +3,6 @@
 Everything here is storage; no process is started, and time passes only while a database is away.
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -27,18 +26,14 @@ from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.locks import SessionLocks
-from hpstudy.storage.opening import (
-    StorageUnreachableError,
-    open_storage,
-    open_study,
-    parse_url,
-    storage_errors,
-)
+from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
 from hpstudy.storage.reading import Stop, Tally, last_failure, read_tally
 from hpstudy.storage.settings import read_settings
 from hpstudy.trials.budget import Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
+from hpstudy.trials.metrics import record_metrics
+from hpstudy.trials.outages import patiently
 from hpstudy.trials.outcome import Outcome
 from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
@@ -46,11 +41,7 @@ from hpstudy.trials.seeding import check_initial_values, seed_study
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-OUTAGE_LIMIT = 600.0
-"""Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
-fresh pod is as good as this one."""
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -309,12 +300,7 @@ class TrialLoop:
         trial = self._storage.get_trial(trial_id)
         if trial.state.is_finished():
             return attributes.runs_again(trial.user_attrs)  # told before the connection broke
-        if outcome.metrics:
-            self._storage.set_trial_user_attr(trial_id, attributes.METRICS, dict(outcome.metrics))
-        for name, violation in outcome.violations.items():
-            self._storage.set_trial_system_attr(trial_id, attributes.CONSTRAINT_PREFIX + name, violation)
-        if outcome.scores:
-            self._storage.set_trial_system_attr(trial_id, attributes.CV_SCORES, list(outcome.scores))
+        record_metrics(self._storage, trial_id, outcome)
         if outcome.values is None and attributes.NEXT in trial.user_attrs:
             outcome = Outcome(pruned=True, metrics=outcome.metrics, violations=outcome.violations)
             queue_next(self.study, trial)
@@ -401,22 +387,10 @@ class TrialLoop:
         return f"group:{self._name}:{group}"
 
     def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
-        """Do it again while the database is away.
+        """Do it again while the database is away."""
+        return patiently(action, self._retake_locks if reconnect else None)
 
-        The group's lock went with the connection, so it is taken again first.
-        """
-        deadline = time.monotonic() + OUTAGE_LIMIT
-        for attempt in itertools.count():
-            try:
-                if attempt and reconnect:
-                    self._locks.close()
-                    self._locks = self._take_locks()
-                with storage_errors():
-                    return action()
-            except StorageUnreachableError as error:
-                if time.monotonic() > deadline:
-                    raise
-                delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
-                _log.warning("the storage does not answer, trying again in %g s: %s", delay, error)
-                time.sleep(delay)
-        raise AssertionError("unreachable")
+    def _retake_locks(self) -> None:
+        """The group's lock went with the connection."""
+        self._locks.close()
+        self._locks = self._take_locks()

@@ -1,0 +1,42 @@
+"""Waiting for a database that is away: it ends no trial."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from hpstudy.storage.opening import StorageUnreachableError, storage_errors
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+OUTAGE_LIMIT = 600.0
+"""Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
+fresh pod is as good as this one."""
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
+
+
+def patiently(action: Callable[[], _T], reconnect: Callable[[], None] | None) -> _T:
+    """Do it again while the database is away.
+
+    Args:
+        reconnect: what has to be done before it is done again.
+
+    Raises:
+        StorageUnreachableError: it was away for too long.
+    """
+    deadline = time.monotonic() + OUTAGE_LIMIT
+    for attempt in itertools.count():
+        try:
+            if attempt and reconnect is not None:
+                reconnect()
+            with storage_errors():
+                return action()
+        except StorageUnreachableError as error:
+            if time.monotonic() > deadline:
+                raise
+            delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
+            _log.warning("the storage does not answer, trying again in %g s: %s", delay, error)
+            time.sleep(delay)
+    raise AssertionError("unreachable")
