@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hpstudy.storage.attributes import Failure
+from hpstudy.training.faults import is_out_of_memory
 from hpstudy.trials.causes import Cause, Kind
-from hpstudy.worker.memory import OomKills, is_out_of_memory
+from hpstudy.worker.memory import OomKills
 
 KILLED = "rank 1 was ended by SIGKILL"
 

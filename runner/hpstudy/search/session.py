@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 
 import optuna
-import torch
 import torch.distributed as dist
 from transformers import Trainer
 from transformers.trainer_utils import BestRun
@@ -28,6 +27,7 @@ from hpstudy.search.runs import Run
 from hpstudy.search.snapshot import Snapshot
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage
+from hpstudy.training.faults import is_out_of_memory, lost_a_peer
 from hpstudy.training.isolation import Baseline, reset
 from hpstudy.trials.budget import Next
 from hpstudy.trials.causes import Cause, Kind
@@ -215,7 +215,7 @@ class Session:
     def _failed(self, error: Exception) -> Ended:
         invalid = error.reason if isinstance(error, InvalidStudyError) else None
         message = str(error) if invalid else f"{type(error).__name__}: {error}"
-        lost = isinstance(error, dist.DistError | SearchFailedError) or "gloo/transport" in str(error)
+        lost = lost_a_peer(error) or isinstance(error, SearchFailedError)  # rank zero could not answer
         catch = self._plan.options.catch
         return Ended(
             cause=Cause(
@@ -225,7 +225,7 @@ class Session:
                 traceback="".join(traceback.format_exception(error)),
                 at=time.time(),
             ),
-            failure=Failure.OOM if isinstance(error, torch.OutOfMemoryError) else Failure.ERROR,
+            failure=Failure.OOM if is_out_of_memory(error) else Failure.ERROR,
             invalid=invalid,
             caught=catch is not None and isinstance(error, catch),
         )

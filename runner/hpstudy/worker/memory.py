@@ -1,35 +1,14 @@
-"""Whether memory ran out: by an exception's own words, or by the count that Linux keeps of the processes it killed."""
+"""Whether memory ran out, by the count that Linux keeps of the processes that it killed."""
 
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
 
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.causes import Cause
 
 _GROUPS = Path("/sys/fs/cgroup")
-_WORDS = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-"""Of plain RuntimeErrors that torch raises where an allocator other than its caching one has nothing left."""
 _KILLED_WORDS = ("SIGKILL", "killed by signal: Killed")
 """Ours of a process, and a DataLoader's of one of its workers."""
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it, or the error that it was raised from, is one of memory: the host's or a GPU's."""
-    while error is not None:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS):
-            return True
-        error = error.__cause__
-    return False
 
 
 class OomKills:

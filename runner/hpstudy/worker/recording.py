@@ -11,13 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
-
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.linux import be_killed_first, die_with_parent
 from hpstudy.storage.attributes import Failure
+from hpstudy.training.faults import is_out_of_memory, lost_a_peer
 from hpstudy.trials.causes import Cause, Kind
-from hpstudy.worker.memory import is_out_of_memory
 
 _MESSAGE_LIMIT = 2000  # characters; it ends in a condition of the study
 _TRACEBACK_LIMIT = 20_000
@@ -70,10 +68,3 @@ def cause_of(error: BaseException) -> Cause:
 def read_causes(folder: str) -> list[Cause]:
     """What the ranks of this node left."""
     return [Cause.model_validate_json(path.read_text()) for path in Path(folder).glob("cause-*.json")]
-
-
-def lost_a_peer(error: BaseException) -> bool:
-    """Whether the error only says that another rank is gone. Gloo raises plain RuntimeErrors that name its sources."""
-    return isinstance(error, torch.distributed.DistError) or (
-        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
-    )
