@@ -13,8 +13,8 @@ class TaskFields:
 
     ``columns`` are the columns it reads, with the names they have where ``dataset.columns`` gives no other; those of
     ``optional`` need not be there (and are read only where they are, or where ``dataset.columns`` names them).
-    ``settings`` are fields of the dataset that other tasks do not have. ``unit`` is what ``max_length`` counts at most,
-    where nothing is said and the model allows it.
+    ``settings`` are fields of the dataset that not every task has. ``max_length`` holds where the user gives none and
+    the model allows it.
     """
 
     columns: Mapping[str, str]
