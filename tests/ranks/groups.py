@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
@@ -35,6 +36,7 @@ def _pod(
 ) -> None:
     os.setsid()
     os.environ.update(environment)
+    tempfile.tempdir = None  # what the fork server found may not be this environment's
     if control_group is not None:
         (control_group / "cgroup.procs").write_text(str(os.getpid()))
     os.environ["TEST_FOLDER"] = str(output)

@@ -19,13 +19,17 @@ def failures(made: Group) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("nodes", "processes"), [(1, 4), (2, 1), (2, 2)])
 def test_whatever_ends_one_rank_ends_the_trial_everywhere(tmp_path: Path, nodes: int, processes: int) -> None:
-    """A rank that goes on waiting holds the group up for ten minutes."""
+    """A rank that goes on waiting holds the group up for ten minutes. No trial leaves files in the temporary folder."""
     last = nodes * processes - 1
     budget = {"maxTrials": 2, "maxFailedTrials": 8}
-    with group(tmp_path, "faulty", nodes=nodes, processes=processes, budget=budget) as made:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    environment = {"TMPDIR": str(temporary)}
+    with group(tmp_path, "faulty", nodes=nodes, processes=processes, environment=environment, budget=budget) as made:
         assert made.join(200) == [0] * nodes
         assert made.states() == ["FAIL"] * 8 + ["COMPLETE"] * 2
         found = failures(made)
+    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]
     allocation = found.pop(6)
     assert found == [
         ("error", f"ValueError: no luck on rank {last}"),

@@ -109,6 +109,7 @@ def _launch(
     entry: Callable[[], None],
 ) -> None:
     os.setpgid(0, 0)
+    tempfile.tempdir = folder  # torch leaves a file there for each rank that failed
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     die_with_parent(signal.SIGKILL)

@@ -5,6 +5,7 @@ torch's own ``record`` keeps whole seconds, and so cannot tell which of two rank
 
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ def run_recorded(folder: str, function: Callable[..., None], *args: Any) -> None
     """Run a rank; an exception goes into the folder and on to torch's launcher."""
     die_with_parent(signal.SIGKILL)  # torch's own choice, SIGINT, is an exception that may be handled at length
     be_killed_first()
+    tempfile.tempdir = None  # the launcher's own ends with the trial
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # inherited from the launcher, it would raise as if the rank failed
     try:
         function(*args)
