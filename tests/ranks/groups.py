@@ -22,6 +22,9 @@ from tests.support.forkserver import PROCESSES
 
 HERE = Path(__file__).parent
 
+OWN_FOLDERS = "TEST_OWN_FOLDERS"
+"""In a group's environment: each node has an output folder of its own."""
+
 
 def _pod(
     given: Study,
@@ -41,6 +44,8 @@ def _pod(
         (control_group / "cgroup.procs").write_text(str(os.getpid()))
     os.environ["TEST_FOLDER"] = str(output)
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
+    # As on machines of their own, where no node sees another's files.
+    output = output / f"node-{node}" if OWN_FOLDERS in environment else output
     worker = Worker(given, "study", url, folder=home, output=output, group=index, node=node, coordinator=coordinator)
     raise SystemExit(worker.run())
 

@@ -12,7 +12,7 @@ import pytest
 from hpstudy.checkpoints.store import BEST, LAST
 from hpstudy.storage import attributes
 from tests.ranks.checkpointed_trials import STEPS, STOPS_AT, counted
-from tests.ranks.groups import eventually, group
+from tests.ranks.groups import OWN_FOLDERS, eventually, group
 
 FUNCTION = {"function": "checkpointed_trials:counts"}
 
@@ -86,8 +86,9 @@ def test_a_trainer_on_two_nodes_goes_on_as_if_nothing_had_been(tmp_path: Path) -
         "objectives": [{"metric": "eval_loss", "direction": "minimize"}],
         "searchSpace": {"parameters": {"weight_decay": {"type": "float", "low": 0, "high": 1}}},
         "initialTrials": [{"weight_decay": 0.1}] * 2,
-        "checkpoints": {"keep": "all"},
+        "checkpoints": {"keep": "all", "url": f"file://{tmp_path}/checkpoints"},
         "budget": {"maxTrials": 2},
+        "environment": {OWN_FOLDERS: "yes"},
     }
     record = tmp_path / "checkpoints" / "study" / "trial-0" / "last" / ".hpstudy.json"
 
