@@ -58,7 +58,10 @@ _REFUSED: Mapping[str, Mapping[str, str]] = {
         "callbacks": "give callbacks to the Trainer",
         "scope": "the best evaluation of a trial counts",
     },
-    "wandb": {"count": "give n_trials"},
+    "wandb": {
+        "count": "give n_trials",
+        "anonymous": "without WANDB_API_KEY the search runs without a server",
+    },
     "sigopt": {"observation_budget": "give n_trials", "budget": "give n_trials", "parallel_bandwidth": f"{_HERE}"},
 }
 

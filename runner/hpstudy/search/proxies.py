@@ -197,6 +197,11 @@ class Hyperparameters(dict[str, Any]):
         self.read: set[str] = set()
         self.read_all = False
 
+    @property
+    def assignments(self) -> "Hyperparameters":
+        """The values, by the name that SigOpt's trials have for them in Transformers."""
+        return self
+
     def __getitem__(self, name: str) -> Any:
         self.read.add(name)
         return super().__getitem__(name)

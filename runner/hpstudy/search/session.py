@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import optuna
@@ -22,7 +23,7 @@ from hpstudy.search.errors import SearchFailedError
 from hpstudy.search.plan import Plan, with_trials
 from hpstudy.search.proxies import Given, Hyperparameters, SharedTrial
 from hpstudy.search.ranks import Alone, Ended, Ranks, Several, root_of
-from hpstudy.search.results import best_runs
+from hpstudy.search.results import best_runs, log_end
 from hpstudy.search.runs import Run
 from hpstudy.search.snapshot import Snapshot
 from hpstudy.storage.attributes import Failure
@@ -116,7 +117,9 @@ class Session:
         loop = TrialLoop(
             plan.spec, plan.url, plan.name, plan.group, suggest=suggest, sampler=plan.sampler, pruner=plan.pruner
         )
+        verbosity = optuna.logging.get_verbosity()
         self._loop = stack.enter_context(loop)
+        optuna.logging.set_verbosity(verbosity)  # the user's; opening a study silences Optuna
         if plan.sampler is not None and loop.study.get_trials(deepcopy=False):
             plan.sampler.reseed_rng()  # or it would begin with the same trials again
         if plan.options.timeout is not None:
@@ -264,6 +267,9 @@ class Session:
             if assignment is not None:
                 outcome = self._loop.tell(assignment, outcome)
                 self._events.emit_end(assignment.number, outcome, time.monotonic() - self._started)
+                if self._events.descriptor is None:  # nobody else shows it
+                    ended = partial(log_end, self._loop.study, self._plan, assignment.number, outcome.message)
+                    self._loop.ask_more(ended)
 
     def _give_up(self, root: Ended) -> None:
         """On rank zero, in the watchdog's thread: the main thread waits in a collective for a rank that failed."""

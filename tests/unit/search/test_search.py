@@ -257,6 +257,7 @@ def test_what_nothing_takes_is_refused_with_what_to_change(tmp_path: Path) -> No
         ("ray", {"resources_per_trial": {"cpu": 1}}, "resources_per_trial: leave it out, a trial runs in this process"),
         ("ray", {"scheduler": object()}, "scheduler: give it by name, scheduler='object'"),
         ("ray", {"sampler": optuna.samplers.RandomSampler()}, "search_alg: it is one of Optuna's"),
+        ("wandb", {"anonymous": "must"}, "anonymous: leave it out, without WANDB_API_KEY"),
         ("wandb", {"sweep_id": "none"}, "sweep_id: the storage has no search 'none'"),
         ("smac", {}, "backend: there is no 'smac'"),
     ],

@@ -3,9 +3,11 @@
 Their file, tests/trainer/test_trainer_hyperparameter.py, is in no package that can be installed.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
+import optuna
 import pytest
 from transformers.utils.hp_naming import TrialShortNamer
 
@@ -119,13 +121,59 @@ def test_sigopt(tmp_path: Path) -> None:
             {"bounds": {"min": -4, "max": 4}, "name": "b", "type": "int"},
         ]
 
-    given = trainer(tmp_path, model_of_dictionary, save_strategy="epoch", load_best_model_at_end=True)
+    def model_init(trial: Any) -> LineModel:
+        if trial is None:
+            return LineModel(LineConfig())
+        return LineModel(LineConfig(a=trial.assignments["a"], b=trial.assignments["b"]))
+
+    given = trainer(tmp_path, model_init, save_strategy="epoch", load_best_model_at_end=True)
     best = hyperparameter_search(
         given,
         direction="minimize",
         hp_space=hp_space,
-        hp_name=lambda params: ShortNamer.shortname(params),
+        hp_name=lambda trial: ShortNamer.shortname(trial.assignments),
         backend="sigopt",
         n_trials=4,
     )
     assert set(best.hyperparameters) == {"a", "b"}
+    assert list((tmp_path / ShortNamer.shortname(best.hyperparameters)).glob("checkpoint-*"))
+
+
+class Said(logging.Handler):
+    """What a logger says, whether or not it tells its parents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def test_trials_are_logged_in_optunas_words(tmp_path: Path) -> None:
+    def hp_space(trial: Any) -> dict[str, Any]:
+        return {"learning_rate": trial.suggest_float("learning_rate", 0.1, 0.1)}
+
+    def model_init(trial: Any) -> LineModel:
+        if trial is not None and trial.number == 1:
+            raise ValueError("no such model")
+        if trial is not None and trial.number == 2:
+            raise optuna.TrialPruned
+        return LineModel(LineConfig())
+
+    shown, logger, verbosity = Said(), logging.getLogger("optuna"), optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.INFO)
+    logger.addHandler(shown)
+    try:
+        best = hyperparameter_search(trainer(tmp_path, model_init), hp_space, n_trials=3, direction="maximize")
+        assert optuna.logging.get_verbosity() == logging.INFO
+    finally:
+        logger.removeHandler(shown)
+        optuna.logging.set_verbosity(verbosity)
+    said = [line for line in shown.lines if line.startswith("Trial ")]
+    assert len(said) == 4
+    assert said[0].startswith("Trial 0 finished with value: ")
+    assert said[0].endswith(f" Best is trial 0 with value: {said[0].split()[5]}.")
+    assert said[1] == "Trial 1 failed with parameters: {'learning_rate': 0.1} because of: ValueError: no such model"
+    assert said[2] == "Trial 2 pruned."
+    assert said[-1].endswith(f"Best is trial {best.run_id} with value: {best.objective}.")
