@@ -156,10 +156,12 @@ class TrialLoop:
                 return answer
             except (StorageUnreachableError, InvalidStudyError):
                 raise
-            except Exception as error:  # the sampler, or a define-by-run function of the user's
+            except optuna.TrialPruned:  # a define-by-run function of the user's
+                self._patiently(partial(self._end_making, Outcome(pruned=True)))
+            except Exception as error:  # the sampler, or such a function
                 _log.exception("a trial has no hyperparameters")
                 message = f"no hyperparameters: {type(error).__name__}: {error}"
-                self._patiently(partial(self._end_failed_making, message))
+                self._patiently(partial(self._end_making, Outcome(failure=Failure.ERROR, message=message)))
                 if self._space is not None:
                     message = f"the sampler cannot propose a trial: {error}"
                     raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
@@ -267,7 +269,7 @@ class TrialLoop:
         # under it too shows every group's sampler the points of all others.
         with self._locks.holding(self._budget_lock):
             if self._asking:  # the database went away in the middle of it
-                self._end_unmade(Failure.LOST, "the storage was away when it was made")
+                self._end_unmade(Outcome(failure=Failure.LOST, message="the storage was away when it was made"))
             verdict = self._judge(asking=True)
             if verdict.next is not Next.ASK:
                 return verdict
@@ -282,9 +284,9 @@ class TrialLoop:
         self._in_hand.add(trial.number)
         return Assignment(trial.number, parameters, trial.user_attrs.get(attributes.CONTINUES), trial)
 
-    def _end_failed_making(self, message: str) -> None:
+    def _end_making(self, outcome: Outcome) -> None:
         with self._locks.holding(self._budget_lock):
-            self._end_unmade(Failure.ERROR, message)
+            self._end_unmade(outcome)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -364,10 +366,10 @@ class TrialLoop:
             outcome = Outcome(failure=Failure.LOST, message=message)
             self._tell(trial.number, explain(self.study, group, trial, outcome, shared_by=len(trials)))
 
-    def _end_unmade(self, failure: Failure, message: str) -> None:
+    def _end_unmade(self, outcome: Outcome) -> None:
         """End the trial whose making failed. The caller holds the budget's lock."""
         for trial in self._running(self._group):
-            self._tell(trial.number, Outcome(failure=failure, message=message), began=False)
+            self._tell(trial.number, outcome, began=False)
         self._asking = False
 
     def _running(self, group: int) -> list[optuna.trial.FrozenTrial]:

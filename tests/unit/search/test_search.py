@@ -269,6 +269,24 @@ def test_arguments_that_cannot_be_are_refused(
         hyperparameter_search(trainer(tmp_path), backend=backend, **arguments)
 
 
+def test_hp_space_can_prune(tmp_path: Path) -> None:
+    """A point that makes no sense, as in an objective of Optuna's."""
+
+    def hp_space(trial: Any) -> dict[str, Any]:
+        hyperparameters = learning_rate(trial)
+        if trial.number == 0:
+            raise optuna.TrialPruned
+        return hyperparameters
+
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    best = hyperparameter_search(
+        trainer(tmp_path), hp_space, n_trials=2, storage=url, study_name="search", max_failed_trials=0
+    )
+    assert best.run_id == "1"
+    states = [trial.state for trial in stored(url)]
+    assert states == [optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.COMPLETE]
+
+
 def test_it_stops_after_the_timeout(tmp_path: Path) -> None:
     best = hyperparameter_search(trainer(tmp_path), learning_rate, n_trials=None, timeout=2.0)
     assert best.objective < 10
