@@ -41,13 +41,14 @@ def test_sigterm_hands_all_trials_back_and_a_successor_runs_them(tmp_path: Path)
 
 
 def test_auto_is_one_trial_for_each_rank_s_cpu() -> None:
-    assert Slots("auto", processes=2, cpus=9, gpus=0).count == 4
-    assert Slots("auto", processes=4, cpus=2, gpus=0).count == 1
-    assert Slots(3, processes=4, cpus=2, gpus=0).count == 3
+    assert Slots("auto", processes=2, cpus=9, gpus=0, budget=20).count == 4
+    assert Slots("auto", processes=4, cpus=2, gpus=0, budget=20).count == 1
+    assert Slots(3, processes=4, cpus=2, gpus=0, budget=20).count == 3
+    assert Slots("auto", processes=1, cpus=64, gpus=0, budget=10).count == 3, "the later trials learn from the earlier"
 
 
 def test_auto_fills_a_gpu_once_a_trial_has_told_its_memory() -> None:
-    slots = Slots("auto", processes=1, cpus=64, gpus=2)
+    slots = Slots("auto", processes=1, cpus=64, gpus=2, budget=1000)
     assert slots.count == 2
     slots.note_memory(DeviceMemory(peak=9 * GIB, beside=GIB, total=80 * GIB))
     assert slots.count == 14, "7 of 10 GiB are at most 90 % of 80"

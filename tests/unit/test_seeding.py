@@ -234,6 +234,12 @@ class TestWarmStart:
         assert [trial.number for trial in snapshot.best] == [trials[1].number, trials[0].number]
         assert snapshot.warm_start == WarmStartCounts(trials=4, values_left_out=0, trials_left_out=0)
 
+    def test_a_space_that_a_script_makes_up_has_no_bounds_to_check_them_by(self, url: str) -> None:
+        other_study(url, [{"x": 1.0, "y": 1.0}], [{"loss": 1.0}])
+        with pytest.raises(InvalidStudyError, match="the script's own hp_space has no bounds") as refusal:
+            TrialLoop(warm(), url, NAME, suggest=made_up).__enter__()
+        assert refusal.value.reason == reasons.INVALID_WARM_START
+
     def test_the_sampler_learns_from_them_as_if_they_were_its_own(self, url: str) -> None:
         study = warm(sampler={"name": "TPESampler", "options": {"seed": 0}})
         space = read_space(study)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch._C._distributed_c10d import Store, TCPStore
-from torch.distributed import DistError
+from torch.distributed import DistError, DistStoreError
 
 from hpstudy.api.study import Objective
 from hpstudy.checkpoints.local import live_folder
@@ -20,6 +20,8 @@ from hpstudy.training.checkpoints import TrialCheckpoints
 _AGREEMENT_TIMEOUT = timedelta(days=7)
 _CONNECT_TIMEOUT = timedelta(minutes=1)
 """The store serves before any rank starts, and ends with the trial."""
+_PRUNE_TIMEOUT = timedelta(seconds=10)
+"""Ranks that prune come to it at the same step."""
 _PRUNED = "hpstudy/pruned"
 _NONE = "hpstudy:none"
 
@@ -71,7 +73,7 @@ class Trial:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self._host, self._port = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
         self._reporter = reporter
-        self._prune = False
+        self._prune = self._agreed = False
         self._questions = 0
         self.node = int(os.environ.get("GROUP_RANK", "0"))
         folder = live_folder(output_dir, self.node)
@@ -141,7 +143,8 @@ class Trial:
     def should_prune(self) -> bool:
         """Whether the trial should end now: rank zero's answer, the same on every rank. All ranks must ask equally
         often; a rank that gets True raises ``hpstudy.TrialPruned``."""
-        return self.agree(self._prune)
+        self._agreed = self.agree(self._prune)
+        return self._agreed
 
     def agree(self, answer: bool) -> bool:
         """Rank zero's answer, on every rank: what it measured itself (its time, say) the others do not have. All ranks
@@ -165,6 +168,25 @@ class Trial:
             raise DistError("rank zero failed")
         return given
 
+    def prune(self) -> None:
+        """Called where this rank raised ``TrialPruned``. Where the study did not ask for it all ranks must have come to
+        it by themselves: one that trains on would wait for this one for ever.
+
+        Raises:
+            RuntimeError: one trains on.
+        """
+        if self._agreed or self.world_size == 1:
+            return
+        store = self._store or self._connect()
+        store.set(f"{_PRUNED}/{self.rank}", "")
+        try:
+            store.wait([f"{_PRUNED}/{rank}" for rank in range(self.world_size)], _PRUNE_TIMEOUT)
+        except DistStoreError:
+            raise RuntimeError(
+                f"rank {self.rank} raised TrialPruned, and others train on; raise it where should_prune() is true, "
+                "which it is on all ranks at once"
+            ) from None
+
     def is_pruned(self) -> bool:
         """Whether rank zero was told to prune: for ranks that take no steps together. Unlike :meth:`should_prune` it
         waits for nobody, and each rank may ask as often as it likes. Rank zero must ask before it acts on it."""
@@ -173,7 +195,8 @@ class Trial:
         store = self._store or self._connect()
         if self.rank == 0:
             store.set(_PRUNED, "1")
-        return store.check([_PRUNED])  # on rank zero: when it answers, the others see it
+        self._agreed = store.check([_PRUNED])  # on rank zero: when it answers, the others see it
+        return self._agreed
 
     def give_up(self) -> None:
         """Called where this rank fails: the others must not wait for an answer of rank zero's for ever."""

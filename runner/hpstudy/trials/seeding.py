@@ -3,6 +3,8 @@
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.metrics import find_metric
 from hpstudy.api.status import WarmStartCounts
 from hpstudy.api.study import StudySpec
@@ -32,7 +34,11 @@ def seed_study(
     taken = None
     known = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
     if spec.warm_start_from:
-        assert space is not None  # checked with the algorithms
+        if space is None:
+            raise InvalidStudyError(
+                reasons.INVALID_WARM_START,
+                "warmStartFrom: the script's own hp_space has no bounds to check other trials by; use searchSpace",
+            )
         there = {tuple(attrs[attributes.TAKEN_FROM]) for attrs in known if attributes.TAKEN_FROM in attrs}
         counts = [
             _take(study, storage, source, spec, space, there)

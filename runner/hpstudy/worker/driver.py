@@ -226,7 +226,8 @@ class Driver:
             case Prepared(processes=processes, cpus=cpus, gpus=gpus):
                 self._nodes.mark_prepared(node)
                 if node == 0:
-                    self._slots = Slots(self._spec.workers.trials_per_pod, processes, cpus, gpus)
+                    trials = self._spec.budget.max_trials
+                    self._slots = Slots(self._spec.workers.trials_per_pod, processes, cpus, gpus, trials)
             case Invalid(reason=reason, message=text):
                 raise InvalidStudyError(reason, text)
             case Finished(number=number, cause=cause):

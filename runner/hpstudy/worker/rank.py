@@ -134,6 +134,7 @@ def train(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> En
         try:
             ended = Ended(form.run(trial))
         except optuna.TrialPruned:
+            trial.prune()
             ended = Ended({}, pruned=True)
         trial.end(pruned=ended.pruned)
         return ended

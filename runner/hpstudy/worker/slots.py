@@ -1,11 +1,13 @@
 """How many trials a pod runs side by side (``workers.trialsPerPod``)."""
 
+import math
 from typing import Literal
 
 from hpstudy.trials.messages import DeviceMemory
 
 _DEVICE_SHARE = 0.9
 """Of a GPU's memory that auto fills: allocators fragment, and the next trial may be larger."""
+_BUDGET_SHARE = 0.25
 
 
 class Slots:
@@ -13,19 +15,23 @@ class Slots:
 
     Auto is one trial for each rank's CPU. With GPUs it begins with one for each set of GPUs that a trial's ranks take;
     when a trial has told how much of a GPU it took, as many as fit, at most one for each rank's CPU. After a trial that
-    ran out of memory it is half as many, and never more again.
+    ran out of memory it is half as many, and never more again. It is never more than a quarter of the budget: a
+    sampler learns nothing from trials that run at the same time.
 
     Args:
         trials_per_pod: the field.
         processes: ranks of a trial in the pod.
         cpus, gpus: what the pod has.
+        budget: trials of the study.
     """
 
-    def __init__(self, trials_per_pod: int | Literal["auto"], processes: int, cpus: int, gpus: int) -> None:
+    def __init__(
+        self, trials_per_pod: int | Literal["auto"], processes: int, cpus: int, gpus: int, budget: int
+    ) -> None:
         self._auto = trials_per_pod == "auto"
         self._processes = processes
         self._gpus = gpus
-        self._limit = max(1, cpus // processes)
+        self._limit = max(1, min(cpus // processes, math.ceil(_BUDGET_SHARE * budget)))
         self._taken: set[int] = set()
         self._peak = self._beside = 0
         if trials_per_pod != "auto":
