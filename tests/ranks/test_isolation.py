@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.ranks.groups import group
-from tests.unit.forms import task_fields
+from tests.training.forms import task_fields
 
 LENGTH = int(os.environ.get("TEST_TRIALS", "40"))
 """Trials in which memory must stay as it is. TEST_TRIALS=200 takes a minute."""

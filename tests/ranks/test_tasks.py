@@ -10,7 +10,7 @@ import pytest
 from hpstudy.storage import attributes
 from tests.ranks.groups import group
 from tests.support.builders import spec
-from tests.unit.forms import prepared, run, task_fields, write_lines
+from tests.training.forms import prepared, run, task_fields, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch and Transformers are not ours to mend
 

@@ -198,11 +198,6 @@ class StudySpec(ApiModel):
             f"!has(self.trial.script) || !has(self.workers) || {ONE_TRIAL.replace('self', 'self.workers')}",
         ),
         Rule(
-            "checkpoints is not for trial.script, whose Trainer saves as its arguments say",
-            lambda s: s.checkpoints is None or s.trial.script is None,
-            "!has(self.checkpoints) || !has(self.trial.script)",
-        ),
-        Rule(
             "workers.isolation inline is for trial.function and trial.transformers; the trials of a script share its "
             "processes anyway, and a command is a process of its own",
             lambda s: (

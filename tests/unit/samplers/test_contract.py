@@ -83,7 +83,8 @@ Point = dict[str, Any]
 
 
 def a_study(backend: str, parameters: dict[str, Any] = SMALL, **fields: Any) -> StudySpec:
-    return spec(backend=backend, **{"searchSpace": {"parameters": parameters}, "sampler": SEEDED[backend], **fields})
+    form = {"parameters": parameters}
+    return spec(backend=backend, **{"searchSpace": form, "sampler": SEEDED[backend], "parallelism": 6, **fields})
 
 
 def take(loop: TrialLoop) -> Assignment:

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.characters import character_tokenizer
 from tests.support.builders import spec
-from tests.unit.forms import BERT, RATE, prepared, run, task_fields, task_spec, write_lines
+from tests.training.forms import BERT, RATE, prepared, run, task_fields, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 

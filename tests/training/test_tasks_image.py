@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Vi
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.tasks import image as module
-from tests.unit.forms import prepared, run, splits_of, task_spec
+from tests.training.forms import prepared, run, splits_of, task_spec
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -15,7 +15,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.characters import character_tokenizer
 from hpstudy.training.metrics import language_metrics
 from hpstudy.training.tasks.tokens import next_token_loss, token_loss
-from tests.unit.forms import BERT, prepared, run, task_spec, write_lines
+from tests.training.forms import BERT, prepared, run, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hpstudy.api.errors import InvalidStudyError
-from tests.unit.forms import prepared, run, splits_of, task_spec, write_lines
+from tests.training.forms import prepared, run, splits_of, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 

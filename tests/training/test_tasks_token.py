@@ -9,7 +9,7 @@ import pytest
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.entities import entities, entity_scores, is_tag
-from tests.unit.forms import prepared, run, splits_of, task_spec, write_lines
+from tests.training.forms import prepared, run, splits_of, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -14,7 +14,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from tests.support.builders import spec
 from tests.support.forkserver import PROCESSES
-from tests.unit.forms import prepared, splits_of, task_fields, task_spec
+from tests.training.forms import prepared, splits_of, task_fields, task_spec
 
 ROWS = [{"text": f"row {number}", "label": "ab"[number % 2]} for number in range(40)]
 TASK = "text-classification"

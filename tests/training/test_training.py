@@ -16,7 +16,7 @@ from hpstudy.training.trial import Trial
 from hpstudy.trials.outcome import conclude
 from tests.ranks.groups import group
 from tests.support.builders import spec
-from tests.unit.forms import RATE, Recorder, prepared, run, splits_of
+from tests.training.forms import RATE, Recorder, prepared, run, splits_of
 
 CONFIG = {
     "model_type": "bert",

@@ -11,7 +11,7 @@ from hpstudy.training.answers import answer_scores
 from hpstudy.training.entities import entity_scores
 from hpstudy.training.metrics import CLASSIFICATION, REGRESSION, compute, language_metrics
 from hpstudy.training.tasks.make import make_task
-from tests.unit.forms import task_spec
+from tests.training.forms import task_spec
 
 ROOT = Path(__file__).parents[2]
 

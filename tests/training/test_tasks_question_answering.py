@@ -11,7 +11,7 @@ import pytest
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.answers import Window, answer_scores, best_answers, exact_match, f1, normalise
-from tests.unit.forms import prepared, run, splits_of, task_spec, write_lines
+from tests.training.forms import prepared, run, splits_of, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 
