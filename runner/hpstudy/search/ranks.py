@@ -126,9 +126,11 @@ class Several:
         self._seen = PrefixStore(self._place, _own(default))
         self._index = 0
         self._count = 0
-        self._training = self._closed = False
+        self._training = False
+        self._closed = threading.Event()
         self._store = self._at(self._root)
-        threading.Thread(target=self._watch, name="hpstudy-watchdog", daemon=True).start()
+        self._watchdog = threading.Thread(target=self._watch, name="hpstudy-watchdog", daemon=True)
+        self._watchdog.start()
 
     def begin(self, index: int) -> None:
         """See ``Ranks``."""
@@ -178,7 +180,8 @@ class Several:
 
     def close(self) -> None:
         """See ``Ranks``."""
-        self._closed = True
+        self._closed.set()
+        self._watchdog.join()  # at Python's end a thread inside torch's store would abort the process
 
     def _renew(self) -> None:
         """A process group without what the failed trial left in the old one."""
@@ -206,8 +209,7 @@ class Several:
 
     def _watch(self) -> None:
         failed_at: tuple[int, float] | None = None
-        while not self._closed:
-            time.sleep(_LOOK)
+        while not self._closed.wait(_LOOK):
             index = self._index
             try:
                 failed = self._training and PrefixStore(str(index), self._seen).check(["failed"])
