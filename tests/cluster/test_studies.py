@@ -103,9 +103,12 @@ def test_a_missing_metric_fails_the_study_with_those_there(kubectl: Kubectl) -> 
     assert "metric 'loss' was not reported; the trial reported accuracy" in failed["message"]
 
 
-def test_a_metric_that_no_evaluation_produces_fails_the_study_with_those_there(kubectl: Kubectl) -> None:
-    failed = condition(finished(kubectl, "no-metric", "Failed"), "Failed")
-    assert "metric 'eval_bleu' was not reported; the trial reported epoch, eval_accuracy, eval_f1" in failed["message"]
+def test_a_metric_that_no_evaluation_produces_is_refused_with_those_there(kubectl: Kubectl) -> None:
+    kubectl.wait("hps/no-metric", "condition=Accepted=False", timeout=60)
+    accepted = condition(kubectl.get("hps", "no-metric")["status"], "Accepted")
+    assert accepted["reason"] == "InvalidSpec"
+    assert "no trial will have the metric eval_bleu; there are accuracy, f1, loss," in accepted["message"]
+    assert not kubectl.list("pods", "hpstudy.io/study=no-metric")
 
 
 def test_a_function_that_cannot_be_imported_fails_the_study_at_once(kubectl: Kubectl) -> None:
