@@ -20,7 +20,7 @@ def counts(trial: Trial) -> float:
     state = trial.checkpoint_dir / "state"
     step, value = map(float, state.read_text().split()) if state.exists() else (0.0, trial.params["x"])
     for current in range(int(step) + 1, STEPS + 1):
-        total = torch.tensor([value])
+        total = torch.tensor([value], dtype=torch.float64)  # as the test counts
         dist.all_reduce(total)
         value = 0.5 * total.item() + current
         if trial.rank == 0:

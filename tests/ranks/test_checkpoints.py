@@ -43,8 +43,8 @@ def test_a_trial_goes_on_where_its_worker_was_lost(tmp_path: Path, how: str, nod
         expected = counted(first.params["x"], ranks)
         assert second.params == first.params
         assert second.user_attrs[attributes.CONTINUES] == 0
-        assert list(second.intermediate_values.values()) == pytest.approx(expected, rel=1e-4), "the whole curve"
-        assert second.value == pytest.approx(expected[-1], rel=1e-4)
+        assert list(second.intermediate_values.values()) == pytest.approx(expected, rel=1e-6), "the whole curve"
+        assert second.value == pytest.approx(expected[-1], rel=1e-6)
         steps = [tuple(map(int, line.split())) for line in (tmp_path / "steps").read_text().splitlines()]
         assert steps == [(0, step) for step in range(1, STOPS_AT + 1)] + [
             (1, step) for step in range(STOPS_AT + 1, STEPS + 1)
