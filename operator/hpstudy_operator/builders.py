@@ -9,6 +9,7 @@ from hpstudy.api.study import API_VERSION, KIND
 from hpstudy.api.workers import SecretKey
 from hpstudy_operator import command_pod, names
 from hpstudy_operator.kube import Resource
+from hpstudy_operator.reserved import check_reserved
 from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod, gpus, pod_template, worker_container
 
 EXIT_INVALID = 2
@@ -157,5 +158,6 @@ def check_template(study: Resource) -> None:
     Raises:
         InvalidStudyError: it does not have the shape of a pod template, or cannot run what the study asks of it.
     """
+    check_reserved(study)
     build_config_map(study)
     build_worker_job(study, 0, image="", storage=SecretKey(name="none"))

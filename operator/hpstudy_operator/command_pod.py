@@ -89,8 +89,7 @@ def _own(user: Mapping[str, Any], program: Mapping[str, Any], image: str) -> dic
     # As the same user, the worker can remove what the program wrote.
     same = {key: value for key, value in object_of(program, "securityContext").items() if key in _USER}
     container["securityContext"] = {**same, **object_of(user, "securityContext")}
-    variables = [each for each in list_of(user, "env") if each.get("name") != AGENT_VARIABLE]
-    container["env"] = [*variables, {"name": AGENT_VARIABLE, "value": SHARED_FOLDER}]
+    container["env"] = [*list_of(user, "env"), {"name": AGENT_VARIABLE, "value": SHARED_FOLDER}]
     container["volumeMounts"] = [*list_of(user, "volumeMounts"), _SHARED]
     return container
 
@@ -110,7 +109,7 @@ def _installer(own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _program(user: Mapping[str, Any], image: str) -> dict[str, Any]:
     """The user's container, which keeps what it has: image, variables, resources with its GPUs, mounts."""
-    container = {key: value for key, value in user.items() if key != "args"}
+    container = dict(user)
     container.setdefault("name", CONTAINER)
     container.setdefault("image", image)
     container["restartPolicy"] = "Always"

@@ -3,6 +3,7 @@
 What a study cannot run without (command, storage, the resolved study) is set; everything else is a default.
 """
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ CONTAINER = "worker"
 STUDY_FOLDER = "/etc/hpstudy"
 STUDY_FILE = "study.json"
 PORT = 29400  # torchrun's own
+_MIG = "nvidia.com/mig-"
+_GPU = re.compile(rf"[^/]+/gpu(\.shared)?|gpu\.intel\.com/(i915|xe)|{re.escape(_MIG)}.+")
+"""Resources of device plugins: VENDOR/gpu (nvidia.com, amd.com; .shared where NVIDIA's slices its time), Intel's by
+driver, NVIDIA's MIG slices by size."""
 GRACE_SECONDS = 30
 """Kubernetes' default, said here because a preempted trial is handed back within it."""
 
@@ -55,19 +60,23 @@ def worker_container(template: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def gpus(template: Mapping[str, Any]) -> int:
-    """GPUs that the worker container is limited to.
+    """GPUs that the worker container is limited to (a request without a limit is refused by the API server).
 
-    Every vendor's device plugin names its resource VENDOR/gpu (nvidia.com/gpu, amd.com/gpu), NVIDIA's MIG slices are
-    nvidia.com/mig-SLICE.
+    NVIDIA's MIG slices count as one, however many there are: a CUDA process sees one slice and no other.
+    https://docs.nvidia.com/datacenter/tesla/mig-user-guide/
+
+    Raises:
+        InvalidStudyError: a limit is no whole number.
     """
     limits = object_of(object_of(worker_container(template), "resources"), "limits")
     total = 0
     for name, quantity in limits.items():
-        if name.endswith("/gpu") or name.startswith("nvidia.com/mig-"):
+        if _GPU.fullmatch(name):
             try:
-                total += int(quantity)
+                count = int(quantity)
             except (TypeError, ValueError):
-                raise _invalid(f"the limit of {name} must be a whole number, got {quantity!r}") from None
+                raise invalid(f"the limit of {name} must be a whole number, got {quantity!r}") from None
+            total += min(count, 1) if name.startswith(_MIG) else count
     return total
 
 
@@ -93,6 +102,8 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
     spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
     spec.setdefault("automountServiceAccountToken", False)
     spec.setdefault("enableServiceLinks", False)
+    if spec.get("hostNetwork"):
+        spec.setdefault("dnsPolicy", "ClusterFirstWithHostNet")  # the node's own resolver does not know the group
     security = {**_POD_SECURITY, **(_VOLUME_SECURITY if pod.checkpoints else {})}
     spec["securityContext"] = {**security, **object_of(spec, "securityContext")}
     _add_volumes(spec, pod)
@@ -113,7 +124,7 @@ def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
     container["args"] = list(pod.arguments)
     url = {"secretKeyRef": {"name": pod.storage.name, "key": pod.storage.key}}
     container["env"] = [
-        *(variable for variable in list_of(container, "env") if variable.get("name") != STORAGE_URL_VARIABLE),
+        *list_of(container, "env"),
         {"name": STORAGE_URL_VARIABLE, "valueFrom": url},
     ]
     ports = list_of(container, "ports")
@@ -129,16 +140,19 @@ def _harden(container: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
     """The study, and the folders that must be writable: /tmp, and /dev/shm, which is 64 MiB in a container while a
-    DataLoader's workers pass every batch through it. A user's own mount of the same path takes precedence."""
+    DataLoader's workers pass every batch through it. A user's own mount of the same path takes precedence.
+
+    Shared memory has no sizeLimit: the kubelet then makes it as large as the pod's memory limit, and what is written
+    counts against the container's. A smaller one would only add a way to fail (Bus error) before that limit.
+    https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
+    """
     container = spec["containers"][0]
     mounts = list(list_of(container, "volumeMounts"))
     volumes = list(list_of(spec, "volumes"))
     taken = {mount.get("mountPath") for mount in mounts}
     if pod.checkpoints:
         if CHECKPOINTS_FOLDER in taken:
-            raise _invalid(
-                f"{CHECKPOINTS_FOLDER} is where the volume of checkpoints is mounted; take another mountPath"
-            )
+            raise invalid(f"{CHECKPOINTS_FOLDER} is where the volume of checkpoints is mounted; take another mountPath")
         volumes.append({"name": "hpstudy-checkpoints", **pod.checkpoints})
         mounts.append({"name": "hpstudy-checkpoints", "mountPath": CHECKPOINTS_FOLDER})
     for name, path, source, read_only in (
@@ -162,7 +176,7 @@ def object_of(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """
     value = parent.get(key) or {}
     if not isinstance(value, dict):
-        raise _invalid(f"{key} must be an object, got {value!r:.80}")
+        raise invalid(f"{key} must be an object, got {value!r:.80}")
     return value
 
 
@@ -174,9 +188,10 @@ def list_of(parent: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """
     value = parent.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise _invalid(f"{key} must be a list of objects, got {value!r:.80}")
+        raise invalid(f"{key} must be a list of objects, got {value!r:.80}")
     return value
 
 
-def _invalid(message: str) -> InvalidStudyError:
+def invalid(message: str) -> InvalidStudyError:
+    """The error that says what is wrong with the template."""
     return InvalidStudyError(reasons.INVALID_TEMPLATE, f"workers.template: {message}")

@@ -192,9 +192,12 @@ class _Supervisor:
 
     def _start(self, run: Run) -> None:
         from hpstudy.worker.launcher import Launch, Place
+        from hpstudy.worker.network import choose_interface
 
         host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
         place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
+        if place.nodes > 1:
+            choose_interface(host)  # now: all nodes have found one another
         function, arguments = self._ranks(run)
         self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, function, *arguments)
 

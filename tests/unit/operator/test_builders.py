@@ -26,6 +26,20 @@ def with_container(**container: Any) -> dict[str, Any]:
     return {"spec": {"containers": [container]}}
 
 
+IN_ONE_RACK = {"topologyKey": "rack", "labelSelector": {}, "matchLabelKeys": ["hpstudy.io/study", "hpstudy.io/group"]}
+PLACEMENT: dict[str, Any] = {
+    "nodeSelector": {"gpu": "h200"},
+    "tolerations": [{"key": "gpu"}],
+    "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [IN_ONE_RACK]}},
+    "topologySpreadConstraints": [{**IN_ONE_RACK, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
+    "priorityClassName": "research",
+    "schedulerName": "volcano",
+    "runtimeClassName": "nvidia",
+    "serviceAccountName": "trainer",
+    "imagePullSecrets": [{"name": "registry"}],
+}
+
+
 class TestJob:
     def test_a_group_is_an_indexed_job_of_one_pod_for_each_node(self) -> None:
         made = build_worker_job(study(workers={"nodes": 4}), 3, image=IMAGE, storage=SECRET)
@@ -91,9 +105,7 @@ class TestTemplate:
         template = {
             "metadata": {"labels": {"team": "nlp"}, "annotations": {"note": "mine"}},
             "spec": {
-                "nodeSelector": {"gpu": "h200"},
-                "tolerations": [{"key": "gpu"}],
-                "serviceAccountName": "trainer",
+                **PLACEMENT,
                 "terminationGracePeriodSeconds": 300,
                 "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
                 "containers": [
@@ -112,24 +124,25 @@ class TestTemplate:
         spec, container = made["spec"], made["spec"]["containers"][0]
         assert made["metadata"]["labels"]["team"] == "nlp"
         assert made["metadata"]["annotations"] == {"note": "mine"}
-        assert {key: spec[key] for key in ("nodeSelector", "tolerations", "serviceAccountName")} == {
-            key: template["spec"][key] for key in ("nodeSelector", "tolerations", "serviceAccountName")
-        }
+        assert {key: spec[key] for key in PLACEMENT} == PLACEMENT
         assert spec["terminationGracePeriodSeconds"] == 300
         assert (container["image"], container["imagePullPolicy"]) == ("mine:1", "Always")
         assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
         assert {"name": "HF_HOME", "value": "/data/hf"} in container["env"]
         assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
 
-    def test_what_a_worker_needs_cannot_be_overridden(self) -> None:
-        template = with_container(
-            name="worker", command=["sh"], args=["-c"], env=[{"name": "HPSTUDY_STORAGE_URL", "value": "mine"}]
-        )
-        template["spec"]["restartPolicy"] = "Always"
-        spec = pod_spec(template)
-        assert spec["restartPolicy"] == "Never"
-        assert spec["containers"][0]["command"] == ["hpstudy"]
-        assert [e for e in spec["containers"][0]["env"] if e["name"] == "HPSTUDY_STORAGE_URL" and "value" in e] == []
+    def test_sidecars_stay_the_native_kind_too(self) -> None:
+        native = {"name": "proxy", "restartPolicy": "Always", "command": ["proxy"], "ports": [{"containerPort": 1}]}
+        plain = {"name": "log", "command": ["tail"], "args": ["-f"]}
+        spec = pod_spec({"spec": {"containers": [{"name": "worker"}, plain], "initContainers": [native]}})
+        assert native.items() <= spec["initContainers"][0].items()
+        assert plain.items() <= spec["containers"][1].items()
+
+    def test_on_the_nodes_network_names_are_still_the_clusters(self) -> None:
+        host = {"hostNetwork": True}
+        assert pod_spec({"spec": host})["dnsPolicy"] == "ClusterFirstWithHostNet"
+        assert pod_spec({"spec": {**host, "dnsPolicy": "None"}})["dnsPolicy"] == "None"
+        assert "dnsPolicy" not in pod_spec()
 
     @pytest.mark.parametrize(
         ("names", "worker"), [(["a", "b"], "a"), (["a", "worker"], "worker"), (["worker", "b"], "worker")]
@@ -208,13 +221,18 @@ class TestConfig:
             ({"nvidia.com/gpu": 8}, 8),
             ({"nvidia.com/gpu": "8"}, 8),
             ({"amd.com/gpu": "2"}, 2),
-            ({"nvidia.com/mig-1g.10gb": 3}, 3),
+            ({"nvidia.com/gpu.shared": "2"}, 2),
+            ({"gpu.intel.com/xe": 2}, 2),
+            ({"gpu.intel.com/xe_monitoring": 1}, 1),
+            ({"nvidia.com/mig-1g.10gb": 3}, 1),
         ],
     )
     def test_auto_means_one_process_for_each_gpu_of_the_worker_or_one(
         self, limits: dict[str, Any], processes: int
     ) -> None:
-        template = {"spec": {"containers": [{"name": "log"}, {"name": "worker", "resources": {"limits": limits}}]}}
+        greedy = {"name": "init", "restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": 16}}}
+        worker = {"name": "worker", "resources": {"limits": limits}}
+        template = {"spec": {"initContainers": [greedy], "containers": [{"name": "log"}, worker]}}
         resource = study(workers={"processesPerNode": "auto", "template": template})
         resolved = json.loads(build_config_map(resource)["data"]["study.json"])
         assert resolved["spec"]["workers"]["processesPerNode"] == processes

@@ -14,8 +14,6 @@ PROGRAM = {
     "name": "worker",
     "image": "julia:1",
     "workingDir": "/work",
-    "command": ["sleep"],
-    "args": ["1"],
     "env": [{"name": "THREADS", "value": "2"}],
     "resources": {"limits": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": 2}},
     "securityContext": {"runAsUser": 1000, "runAsGroup": 100},
@@ -45,7 +43,6 @@ def test_the_program_is_a_sidecar_that_keeps_what_it_has() -> None:
     program = spec["initContainers"][2]
     assert program["restartPolicy"] == "Always"
     assert program["command"] == ["/bin/sh", "/hpstudy/command_agent.sh", "/hpstudy"]
-    assert "args" not in program
     kept = ("image", "workingDir", "env", "resources")
     assert {key: program[key] for key in kept} == {key: PROGRAM[key] for key in kept}
     assert {"name": "scratch", "mountPath": "/tmp"} in program["volumeMounts"]
