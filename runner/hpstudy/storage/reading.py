@@ -129,13 +129,16 @@ def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
         counts["total"] += number
     stopped, chosen = decided.get(attributes.STOPPED), decided.get(attributes.SAMPLER)
     seeded = decided.get(attributes.SEEDED, {})
+    settings = Settings.parse(found) if (found := decided.get(attributes.SETTINGS)) else None
+    if settings is not None:
+        spec = settings.over(spec)
     return Tally(
         TrialCounts(**counts),
         stop=Stop(stopped["reason"], stopped["message"]) if stopped and _holds(stopped, spec) else None,
         sampler=_sampler(chosen, spec),
         warm_start=WarmStartCounts.model_validate(seeded["warmStart"]) if seeded.get("warmStart") else None,
         running_groups=frozenset(running),
-        settings=Settings.model_validate(settings) if (settings := decided.get(attributes.SETTINGS)) else None,
+        settings=settings,
     )
 
 

@@ -28,7 +28,6 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
 from hpstudy.storage.reading import Stop, Tally, last_failure, read_tally
-from hpstudy.storage.settings import read_settings
 from hpstudy.trials.budget import Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
@@ -211,7 +210,8 @@ class TrialLoop:
         tally, failure = self._tally()
         if asking and self._end_removed(tally):
             tally, failure = self._tally()
-        verdict = judge(tally.counts, self._spec.budget, failure, tally.stop)
+        budget = self._spec.budget
+        verdict = judge(tally.counts, budget, failure, tally.stop)
         if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
             return verdict
         sampler = hooks(self.study.sampler)
@@ -224,11 +224,14 @@ class TrialLoop:
         stop = Stop(reasons.SPACE_EXHAUSTED, sampler.exhausted_because)
         basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
         self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
-        return judge(tally.counts, self._spec.budget, failure, stop)
+        return judge(tally.counts, budget, failure, stop)
 
     def _tally(self) -> tuple[Tally, str | None]:
+        """How the study stands; from here on the spec is what the operator says it is now."""
         with self._storage.engine.connect() as connection:
             tally = read_tally(connection, self._name, self._spec)
+            if tally.settings is not None:
+                self._spec = tally.settings.over(self._spec)
             return tally, last_failure(connection, self._name) if tally.counts.failed else None
 
     def _seed(self) -> None:
@@ -309,8 +312,8 @@ class TrialLoop:
         if outcome.failure is None and (place := self._checkpoints.place(number)):
             self._storage.set_trial_user_attr(trial_id, attributes.CHECKPOINT, place)
         if outcome.failure is not None:
-            settings = read_settings(self.study, self._spec)
-            retries, continues = settings.retries, self._checkpoints.newest(trial)
+            self._tally()
+            retries, continues = self._spec.retries, self._checkpoints.newest(trial)
             return fail_trial(
                 self.study, trial, outcome.failure, outcome.message, retries, continues=continues, began=began
             )
@@ -347,11 +350,10 @@ class TrialLoop:
     def _end_removed(self, tally: Tally) -> bool:
         """End what groups left running that the study has no more: no successor will. True where there was something.
         The caller holds the budget's lock."""
-        parallelism = (tally.settings or self._spec).parallelism
         ended = False
         for group in sorted(tally.running_groups - {self._group}):
             lock = self._group_lock(group)
-            if group >= parallelism and self._locks.acquire(lock, wait=False):
+            if group >= self._spec.parallelism and self._locks.acquire(lock, wait=False):
                 try:
                     self._end_group(group, "its worker group was removed")
                 finally:
