@@ -5,6 +5,7 @@ The official client's transport, credentials and errors; its generated models wo
 
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -70,11 +71,13 @@ class Ref:
 class Kube:
     """A connection to the API server. Safe for many threads."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, namespaces: Sequence[str] = ()) -> None:
         """
         Args:
             connections: how many are kept open: one for each thread.
+            namespaces: to which the rights are limited; empty when they are for all.
         """
+        self._namespaces = namespaces
         configuration = kubernetes.client.Configuration()
         config: Any = kubernetes.config  # not typed
         try:  # in the order in which kopf looks, or the two could work on different clusters
@@ -96,8 +99,9 @@ class Kube:
         return _items(self._call("GET", _path(kind, namespace), [("labelSelector", labels)]))
 
     def list_metadata(self, kind: str) -> list[Resource]:
-        """All objects of a kind in all namespaces, of each its metadata only."""
-        return _items(self._call("GET", _path(kind, None), accept=_METADATA_ONLY))
+        """All objects of a kind in all namespaces that we have rights for, of each its metadata only."""
+        paths = [_path(kind, namespace) for namespace in self._namespaces or (None,)]
+        return [item for path in paths for item in _items(self._call("GET", path, accept=_METADATA_ONLY))]
 
     def create(self, resource: Resource) -> Resource | None:
         """Make an object; None when one of this name exists."""

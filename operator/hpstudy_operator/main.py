@@ -128,11 +128,12 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"error: {error}")
     registry = kopf.OperatorRegistry()
-    Operator(Kube(connections=WORKERS + 1), settings).register(registry)
+    Operator(Kube(WORKERS + 1, settings.namespaces), settings).register(registry)
     kopf.run(
         registry=registry,
         settings=kopf_settings(),
-        clusterwide=True,
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
         standalone=True,
         liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
     )

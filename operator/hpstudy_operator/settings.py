@@ -8,6 +8,7 @@ from typing import Self
 DATABASE_URL = "HPSTUDY_DATABASE_URL"
 RUNNER_IMAGE = "HPSTUDY_RUNNER_IMAGE"
 HEALTH_PORT = "HPSTUDY_HEALTH_PORT"
+WATCH_NAMESPACES = "HPSTUDY_WATCH_NAMESPACES"
 
 
 class SettingsError(ValueError):
@@ -25,6 +26,8 @@ class Settings:
     """Image of workers whose template names none."""
     health_port: int
     """Where ``/healthz`` answers."""
+    namespaces: tuple[str, ...] = ()
+    """Whose studies are run; empty: those of all namespaces."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -42,4 +45,5 @@ class Settings:
             database_url=environment[DATABASE_URL],
             runner_image=environment[RUNNER_IMAGE],
             health_port=int(environment[HEALTH_PORT]),
+            namespaces=tuple(name for name in environment.get(WATCH_NAMESPACES, "").split(",") if name),
         )

@@ -3,34 +3,23 @@
 import itertools
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.api.harness import Api, Operator, Team
-from tests.support.apiserver import COLLECTORS, ApiServer, api_server
-from tests.support.kubectl import program
+from tests.api.installed import SYSTEM, installed_server
+from tests.support.apiserver import ApiServer
 from tests.support.postgres import Postgres, postgres
-from tests.support.processes import REPOSITORY
 
-SYSTEM = "hpstudy-system"
-CHART = REPOSITORY / "charts/hpstudy"
-_RIGHTS = ("crd", "serviceaccount", "rbac")
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ApiServer]:
-    """An API server with Jobs that get pods, and with a garbage collector; the chart's CRD and rights are installed."""
-    with api_server((*COLLECTORS, "job-controller")) as running:
-        running.kubectl("create", "namespace", SYSTEM)
-        only = [argument for name in _RIGHTS for argument in ("--show-only", f"templates/{name}.yaml")]
-        running.kubectl.in_namespace(SYSTEM).apply(
-            helm("template", "hpstudy", str(CHART), f"--namespace={SYSTEM}", *only)
-        )
-        running.kubectl("wait", "--for=condition=Established", "crd/hpstudies.hpstudy.io", "--timeout=30s")
+    """An API server with the chart's CRD and rights."""
+    with installed_server() as running:
         yield running
 
 
@@ -66,14 +55,6 @@ def served(team: Team, operator: Operator) -> Team:
     """A namespace whose studies the operator runs."""
     assert operator.is_healthy()
     return team
-
-
-def helm(*arguments: str) -> str:
-    """What helm prints."""
-    done = subprocess.run([program("helm"), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr or done.stdout)
-    return done.stdout
 
 
 def _is_watch_cut_off(line: dict[str, str]) -> bool:

@@ -129,7 +129,7 @@ class Api:
 class Operator:
     """An operator that may be killed and started again."""
 
-    def __init__(self, kubeconfig: Path, database_url: str, log: Path) -> None:
+    def __init__(self, kubeconfig: Path, database_url: str, log: Path, **environment: str) -> None:
         self.log = log
         self.port = free_port()
         self._environment = {
@@ -137,6 +137,7 @@ class Operator:
             "HPSTUDY_DATABASE_URL": database_url,
             "HPSTUDY_RUNNER_IMAGE": RUNNER_IMAGE,
             "HPSTUDY_HEALTH_PORT": str(self.port),
+            **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
 

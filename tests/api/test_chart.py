@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.api.conftest import CHART, helm
 from tests.api.harness import Api
+from tests.api.installed import CHART, helm
 from tests.support.apiserver import ApiServer
 
 _EXTERNAL = ("--set=postgresql.enabled=false", "--set=externalDatabase.secretName=db")
@@ -115,3 +115,26 @@ def test_the_operators_database_is_found_from_other_namespaces() -> None:
     url = objects["Secret", "hpstudy-postgresql"]["stringData"]["url"]
     assert "@hpstudy-postgresql.system.svc:5432/hpstudy" in url
     assert ("Service", "hpstudy-postgresql") in objects
+
+
+def test_watched_namespaces_are_what_the_operator_is_told_and_has_roles_for() -> None:
+    objects = rendered("--set=watchNamespaces={red,blue}")
+    assert not {kind for kind, _ in objects} & {"ClusterRoleBinding"}
+    text = helm("template", "hpstudy", str(CHART), "--namespace=system", "--set=watchNamespaces={red,blue}")
+    found = [each for each in yaml.safe_load_all(text) if each and each["kind"] in {"Role", "RoleBinding"}]
+    assert sorted((each["kind"], each["metadata"]["namespace"]) for each in found) == [
+        ("Role", "blue"),
+        ("Role", "red"),
+        ("RoleBinding", "blue"),
+        ("RoleBinding", "red"),
+    ]
+    assert {each["subjects"][0]["namespace"] for each in found if "subjects" in each} == {"system"}
+    told = {"name": "HPSTUDY_WATCH_NAMESPACES", "value": "red,blue"}
+    assert told in pod_of(objects["Deployment", "hpstudy"])["containers"][0]["env"]
+    with pytest.raises(RuntimeError, match="watchNamespaces"):
+        rendered("--set=watchNamespaces={Red}")
+
+
+def test_roles_for_people_can_be_left_out() -> None:
+    assert ("ClusterRole", "hpstudy-edit") in rendered()
+    assert ("ClusterRole", "hpstudy-edit") not in rendered("--set=userRoles.create=false")

@@ -13,12 +13,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tests.support.kubectl import Kubectl, program
 from tests.support.processes import free_port, hack, running, wait_until
 
 #: What makes owner references, namespace deletion and ttlSecondsAfterFinished of Jobs work.
 COLLECTORS = ("garbage-collector-controller", "namespace-controller", "ttl-after-finished-controller")
+
+
+#: Who did what, without what was in it: enough to know which rights a service account uses.
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}],
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,12 @@ class ApiServer:
     @cached_property
     def kubectl(self) -> Kubectl:
         return Kubectl(self.kubeconfig)
+
+    def audit(self, namespace: str, service_account: str) -> list[dict[str, Any]]:
+        """What a service account asked for so far, as audit events."""
+        user = f"system:serviceaccount:{namespace}:{service_account}"
+        lines = (self.directory / "audit.log").read_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["user"]["username"] == user]
 
     def kubeconfig_of(self, namespace: str, service_account: str) -> Path:
         """Write a kubeconfig with a service account's own token, so that RBAC applies as it does in a cluster."""
@@ -93,6 +109,7 @@ def api_server(controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
         (directory / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
         server = ApiServer(f"https://127.0.0.1:{port}", directory, certificate)
         server.write_kubeconfig("admin", token)
+        (directory / "audit.json").write_text(json.dumps(_AUDIT_POLICY))
         log = directory / "apiserver.log"
         process = stack.enter_context(
             running(
@@ -106,6 +123,8 @@ def api_server(controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
                     f"--tls-private-key-file={directory}/server.key",
                     f"--token-auth-file={directory}/tokens.csv",
                     "--authorization-mode=RBAC",
+                    f"--audit-policy-file={directory}/audit.json",
+                    f"--audit-log-path={directory}/audit.log",
                     "--service-account-issuer=https://kubernetes.default.svc",
                     f"--service-account-key-file={directory}/server.crt",
                     f"--service-account-signing-key-file={directory}/server.key",
