@@ -3,12 +3,18 @@
 Every step may be the last one; the next pass goes on from what it finds.
 """
 
+import logging
+from dataclasses import replace
+
 from hpstudy.api.study import API_VERSION, KIND
-from hpstudy_operator.conditions import changes
+from hpstudy_operator.conditions import changes, shorten
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.events import emit
-from hpstudy_operator.kube import ApiError, Kube
+from hpstudy_operator.kube import ApiError, Kube, RefusedError
 from hpstudy_operator.observe import Snapshot
+from hpstudy_operator.results import final_changes
+
+_log = logging.getLogger(__name__)
 
 
 def apply_children(kube: Kube, decision: Decision) -> None:
@@ -28,6 +34,19 @@ def apply_children(kube: Kube, decision: Decision) -> None:
         kube.apply(child)
 
 
+def apply_results(kube: Kube, decision: Decision) -> Decision:
+    """Apply what others take from the study; returns the decision with what the API server has against it."""
+    for result in decision.results:
+        try:
+            kube.apply(result)
+        except RefusedError as error:
+            _log.warning("%s %s is refused: %s", result["kind"], result["metadata"]["name"], error)
+            if result["kind"] == "Job":
+                record = {**decision.status["onSuccess"], "message": shorten(f"the Job is refused: {error}")}
+                decision = replace(decision, status={**decision.status, "onSuccess": record})
+    return decision
+
+
 def apply_status(kube: Kube, snapshot: Snapshot, decision: Decision) -> bool:
     """Write the status when it says something new, and then, once, the events about it.
 
@@ -45,6 +64,7 @@ def apply_status(kube: Kube, snapshot: Snapshot, decision: Decision) -> bool:
         if error.status in {404, 409}:
             return False
         raise
-    for change in changes(before.get("conditions", []), decision.status["conditions"]):
+    new = changes(before.get("conditions", []), decision.status["conditions"])
+    for change in new + final_changes(before.get("onSuccess"), decision.status.get("onSuccess")):
         emit(kube, snapshot.resource, change)
     return True

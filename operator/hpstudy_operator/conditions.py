@@ -52,7 +52,7 @@ def merge(
             "type": state.type,
             "status": state.status,
             "reason": state.reason,
-            "message": _shorten(state.message),
+            "message": shorten(state.message),
             "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else timestamp(now),
             "observedGeneration": generation,
         }
@@ -93,5 +93,6 @@ def is_true(status: dict[str, Any], name: str, generation: int | None = None) ->
     )
 
 
-def _shorten(message: str) -> str:
+def shorten(message: str) -> str:
+    """A message that fits into a status."""
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"

@@ -1,7 +1,7 @@
 """What to do about a study: a pure function of what was observed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from hpstudy_operator.groups import Finding
 from hpstudy_operator.kube import Ref, Resource
 from hpstudy_operator.observe import Snapshot, is_settled
 from hpstudy_operator.plan import make_plan
+from hpstudy_operator.results import LOOK_SECONDS, plan_best, plan_final
 from hpstudy_operator.status import build_status
 from hpstudy_operator.storages import StorageView
 
@@ -35,6 +36,8 @@ class Decision:
     status: Mapping[str, Any]
     delete: tuple[Ref, ...] = ()
     apply: tuple[Resource, ...] = ()
+    results: tuple[Resource, ...] = ()
+    """What others take from the study: applied too, and no reason against the study where the API server refuses it."""
     requeue: float = RESYNC_SECONDS
     """Seconds until the next look, should no event come earlier."""
 
@@ -46,6 +49,19 @@ def decide(snapshot: Snapshot, now: datetime, *, image: str, refused: str | None
         image: of the workers, for a template that names none.
         refused: what the API server said against the objects decided on before.
     """
+    decision = _decide(snapshot, now, image, refused)
+    final = plan_final(snapshot, decision.status, now, image=image)
+    status = {key: value for key, value in decision.status.items() if key != "onSuccess"}
+    return replace(
+        decision,
+        status=status if final.record is None else {**status, "onSuccess": final.record},
+        delete=(*decision.delete, *final.delete),
+        results=(*plan_best(snapshot), *final.apply),
+        requeue=min(decision.requeue, LOOK_SECONDS) if final.is_waiting else decision.requeue,
+    )
+
+
+def _decide(snapshot: Snapshot, now: datetime, image: str, refused: str | None) -> Decision:
     if is_settled(snapshot.resource, now):
         return Decision(snapshot.status, delete=snapshot.active_jobs)
     if snapshot.study is None or snapshot.storage is None:

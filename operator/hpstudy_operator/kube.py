@@ -103,6 +103,24 @@ class Kube:
         paths = [_path(kind, namespace) for namespace in self._namespaces or (None,)]
         return [item for path in paths for item in _items(self._call("GET", path, accept=_METADATA_ONLY))]
 
+    def try_out(self, resource: Resource) -> None:
+        """Ask whether the API server would make an object, which is not made.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+
+        Raises:
+            RefusedError: its content is not what the API server takes, with its own words.
+        """
+        path = _path(resource["kind"], resource["metadata"]["namespace"])
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict"), ("dryRun", "All")]
+        try:
+            self._call("POST", path, query, resource)
+        except ApiError as error:
+            if error.status in {400, 422}:
+                raise RefusedError(error.message) from None
+            if error.status != 403:  # a quota: there may be room by then
+                raise
+
     def create(self, resource: Resource) -> Resource | None:
         """Make an object; None when one of this name exists."""
         path = _path(resource["kind"], resource["metadata"]["namespace"])

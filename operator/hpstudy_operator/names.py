@@ -23,6 +23,16 @@ def config_name(study: str) -> str:
     return f"{study}-study"
 
 
+def best_name(study: str) -> str:
+    """The ConfigMap with the best trial, for others to read."""
+    return f"{study}-best"
+
+
+def final_name(study: str) -> str:
+    """The Job of onSuccess."""
+    return f"{study}-final"
+
+
 def labels(study: str, group: int | None = None) -> dict[str, str]:
     """Labels of everything that is made for a study, or for one of its groups."""
     result = {LABEL_STUDY: study, LABEL_MANAGED_BY: FIELD_MANAGER}

@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from hpstudy.api import reasons
 from hpstudy.api.checkpoints import check_place
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
-from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
+from hpstudy.api.names import LABEL_FINAL, LABEL_GROUP, LABEL_STUDY
 from hpstudy.api.study import KIND, Study
 from hpstudy.samplers.build import check_algorithms
 from hpstudy.storage.ends import PodEnd
 from hpstudy_operator import builders, names
 from hpstudy_operator.conditions import is_true
 from hpstudy_operator.ends import latest_end
+from hpstudy_operator.final_job import build_trial_balloon
 from hpstudy_operator.groups import Group, has_ended
-from hpstudy_operator.kube import Kube, Ref, Resource
+from hpstudy_operator.kube import Kube, Ref, RefusedError, Resource
 from hpstudy_operator.storages import Storages, StorageView
 
 LINGER = timedelta(seconds=60)
@@ -49,7 +51,9 @@ class Snapshot:
     groups: tuple[Group, ...] = ()
     """Worker groups that exist, by index."""
     children: Mapping[tuple[str, str], Resource] = field(default_factory=dict)
-    """Jobs, Services and the ConfigMap by kind and name: the study's own, and what else has a name that it needs."""
+    """Jobs, Services and ConfigMaps by kind and name: the study's own, and what else has a name that it needs."""
+    final: Group | None = None
+    """The Job of onSuccess with its pods, of which nobody needs to know more once its end is in the status."""
 
     @property
     def generation(self) -> int:
@@ -80,8 +84,19 @@ def is_over(resource: Resource) -> bool:
 
 def is_settled(resource: Resource, now: datetime) -> bool:
     """Whether a study has been over for long enough that only its Jobs matter, should one still be there."""
+    if awaits_final_job(resource):
+        return False
     completed = (resource.get("status") or {}).get("completionTime")
     return is_over(resource) and completed is not None and now > datetime.fromisoformat(completed) + LINGER
+
+
+def awaits_final_job(resource: Resource) -> bool:
+    """Whether a study has succeeded and its Job of onSuccess has still to be made."""
+    status = resource.get("status") or {}
+    if "onSuccess" not in resource["spec"] or not is_true(status, "Succeeded", resource["metadata"]["generation"]):
+        return False
+    record = status.get("onSuccess") or {}
+    return "startTime" not in record and "completionTime" not in record
 
 
 def observe(kube: Kube, storages: Storages, key: Key, now: datetime) -> Snapshot | None:
@@ -91,11 +106,11 @@ def observe(kube: Kube, storages: Storages, key: Key, now: datetime) -> Snapshot
         return None
     selector = f"{LABEL_STUDY}={key.name}"
     if is_settled(resource, now):
-        jobs = kube.select("Job", key.namespace, selector)
-        return Snapshot(resource, groups=_groups(resource, jobs, []))
-    study, invalid = _parse(resource)
+        jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
+        return Snapshot(resource, groups=_groups(resource, jobs, []), final=_final(kube, resource, final))
+    study, invalid = _parse(kube, resource)
     # The Jobs before the storage: a Job that was complete before its trials were counted has told all of them.
-    jobs = kube.select("Job", key.namespace, selector)
+    jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
     pods = kube.select("Pod", key.namespace, selector)
     children = {("Job", job["metadata"]["name"]): job for job in jobs}
     children |= {("Service", s["metadata"]["name"]): s for s in kube.select("Service", key.namespace, selector)}
@@ -109,18 +124,36 @@ def observe(kube: Kube, storages: Storages, key: Key, now: datetime) -> Snapshot
         storage=None if study is None else storages.look(study, int(resource["metadata"]["generation"]), _ends(groups)),
         groups=groups,
         children=children,
+        final=_final(kube, resource, final),
     )
 
 
-def _parse(resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
+def _parse(kube: Kube, resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
     try:
         study = parse_study(resource)
         check_algorithms(study.spec)
         check_place(study.spec.checkpoints)
         builders.check_template(resource)
+        if study.spec.on_success is not None:
+            _try_out(kube, resource)
     except InvalidStudyError as error:
         return None, error
     return study, None
+
+
+def _try_out(kube: Kube, resource: Resource) -> None:
+    """See that the Job of onSuccess can be made, before anything is run for it.
+
+    Raises:
+        InvalidStudyError: the API server would not take it.
+    """
+    balloon = build_trial_balloon(resource)
+    if is_true(resource.get("status") or {}, "Accepted", resource["metadata"]["generation"]):
+        return
+    try:
+        kube.try_out(balloon)
+    except RefusedError as error:
+        raise InvalidStudyError(reasons.INVALID_ON_SUCCESS, f"onSuccess.template: {error}") from None
 
 
 def _by_name(
@@ -128,12 +161,31 @@ def _by_name(
 ) -> dict[tuple[str, str], Resource]:
     """What has a name that the study needs, although it does not have its labels: it must not be overwritten."""
     groups = [names.group_name(key.name, index) for index in range(study.spec.parallelism)]
-    wanted = [("ConfigMap", names.config_name(key.name)), *((kind, g) for g in groups for kind in ("Service", "Job"))]
+    wanted = [("ConfigMap", names.config_name(key.name)), ("ConfigMap", names.best_name(key.name))]
+    wanted += [(kind, group) for group in groups for kind in ("Service", "Job")]
+    if study.spec.on_success is not None:
+        wanted.append(("Job", names.final_name(key.name)))
     found = {}
     for kind, name in wanted:
         if (kind, name) not in known and (resource := kube.get(kind, key.namespace, name)):
             found[kind, name] = resource
     return found
+
+
+def _split(study: Resource, jobs: list[Resource]) -> tuple[list[Resource], Resource | None]:
+    """The Jobs of worker groups, and that of onSuccess."""
+    final = [job for job in jobs if LABEL_FINAL in job["metadata"]["labels"]]
+    own = (job for job in final if names.is_owned(job, study))
+    return [job for job in jobs if job not in final], next(own, None)
+
+
+def _final(kube: Kube, study: Resource, job: Resource | None) -> Group | None:
+    if job is None:
+        return None
+    ended = ((study.get("status") or {}).get("onSuccess") or {}).get("completionTime")
+    selector = f"{LABEL_FINAL}={study['metadata']['name']}"
+    pods = [] if ended else kube.select("Pod", job["metadata"]["namespace"], selector)
+    return Group(-1, job, tuple(pod for pod in pods if names.is_owned(pod, job)))
 
 
 def _groups(study: Resource, jobs: list[Resource], pods: list[Resource]) -> tuple[Group, ...]:

@@ -51,7 +51,7 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
         group = groups.get(index, Group(index, None))
         service = builders.build_service(snapshot.resource, index)
         name = service["metadata"]["name"]
-        if taken := _taken(snapshot, "Job", name):
+        if taken := name_taken(snapshot, "Job", name):
             plan.stall = plan.stall or taken
             continue
         _apply_if_different(plan, snapshot, service)
@@ -67,6 +67,7 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
                 builders.build_worker_job(snapshot.resource, index, image=image, storage=secret, attempt=attempt)
             )
     _remove_surplus(plan, snapshot, study.spec.parallelism)
+    plan.stall = plan.stall or name_taken(snapshot, "ConfigMap", names.best_name(study.metadata.name))
     return plan
 
 
@@ -113,13 +114,13 @@ def _remove_surplus(plan: Plan, snapshot: Snapshot, parallelism: int) -> None:
 
 def _apply_if_different(plan: Plan, snapshot: Snapshot, wanted: Resource) -> None:
     kind, name = wanted["kind"], wanted["metadata"]["name"]
-    if taken := _taken(snapshot, kind, name):
+    if taken := name_taken(snapshot, kind, name):
         plan.stall = plan.stall or taken
-    elif not _contains(snapshot.children.get((kind, name)), wanted):
+    elif not contains(snapshot.children.get((kind, name)), wanted):
         plan.apply.append(wanted)
 
 
-def _taken(snapshot: Snapshot, kind: str, name: str) -> Finding | None:
+def name_taken(snapshot: Snapshot, kind: str, name: str) -> Finding | None:
     """Somebody else's object where ours should be: never overwritten, never adopted."""
     child = snapshot.children.get((kind, name))
     if child is None or names.is_owned(child, snapshot.resource):
@@ -131,15 +132,15 @@ def _taken(snapshot: Snapshot, kind: str, name: str) -> Finding | None:
     )
 
 
-def _contains(live: Any, wanted: Any) -> bool:
+def contains(live: Any, wanted: Any) -> bool:
     """Whether the live object says all that we want; what the API server or others added does not matter."""
     if isinstance(wanted, dict):
         keys = wanted.keys() - {"apiVersion", "kind"}  # objects of a list do not say
-        return isinstance(live, dict) and all(_contains(live.get(key), wanted[key]) for key in keys)
+        return isinstance(live, dict) and all(contains(live.get(key), wanted[key]) for key in keys)
     if isinstance(wanted, list):
         return (
             isinstance(live, list)
             and len(live) == len(wanted)
-            and all(_contains(*pair) for pair in zip(live, wanted, strict=True))
+            and all(contains(*pair) for pair in zip(live, wanted, strict=True))
         )
     return bool(live == wanted)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from hpstudy_operator.apply import apply_children, apply_status
+from hpstudy_operator.apply import apply_children, apply_results, apply_status
 from hpstudy_operator.decide import decide
 from hpstudy_operator.kube import Kube, RefusedError
 from hpstudy_operator.logs import about
@@ -41,5 +41,6 @@ class Reconciler:
                 apply_children(self._kube, decision)
             except RefusedError as error:
                 decision = decide(snapshot, now, image=self._runner_image, refused=str(error))
+            decision = apply_results(self._kube, decision)
             written = apply_status(self._kube, snapshot, decision)
             return decision.requeue if written else CHANGED_SECONDS

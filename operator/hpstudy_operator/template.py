@@ -90,7 +90,7 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
     metadata = object_of(user, "metadata")
     spec = dict(object_of(user, "spec"))
     worker = worker_container(user)
-    others = [_harden(container) for container in list_of(spec, "containers") if container is not worker]
+    others = [harden(container) for container in list_of(spec, "containers") if container is not worker]
     spec |= {
         # Ours first: kubectl logs and exec take the first container when none is named.
         "containers": [_worker(worker, pod), *others],
@@ -98,14 +98,11 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
         "subdomain": pod.subdomain,
     }
     if spec.get("initContainers"):
-        spec["initContainers"] = [_harden(container) for container in list_of(spec, "initContainers")]
+        spec["initContainers"] = [harden(container) for container in list_of(spec, "initContainers")]
     spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
-    spec.setdefault("automountServiceAccountToken", False)
-    spec.setdefault("enableServiceLinks", False)
     if spec.get("hostNetwork"):
         spec.setdefault("dnsPolicy", "ClusterFirstWithHostNet")  # the node's own resolver does not know the group
-    security = {**_POD_SECURITY, **(_VOLUME_SECURITY if pod.checkpoints else {})}
-    spec["securityContext"] = {**security, **object_of(spec, "securityContext")}
+    secure_pod(spec, writes_to_volume=bool(pod.checkpoints))
     _add_volumes(spec, pod)
     result: dict[str, Any] = {"metadata": {"labels": {**object_of(metadata, "labels"), **labels}}, "spec": spec}
     if metadata.get("annotations"):
@@ -133,7 +130,20 @@ def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
     return container
 
 
-def _harden(container: Mapping[str, Any]) -> dict[str, Any]:
+def secure_pod(spec: dict[str, Any], *, writes_to_volume: bool) -> None:
+    """Set the pod's part of the restricted standard where the user's spec says nothing.
+
+    Args:
+        writes_to_volume: it has a volume of ours that must be writable.
+    """
+    spec.setdefault("automountServiceAccountToken", False)
+    spec.setdefault("enableServiceLinks", False)
+    security = {**_POD_SECURITY, **(_VOLUME_SECURITY if writes_to_volume else {})}
+    spec["securityContext"] = {**security, **object_of(spec, "securityContext")}
+
+
+def harden(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The container with its part of the restricted standard where the user says nothing."""
     # Not the read-only root file system: a sidecar of someone else's may need to write to it.
     return {**container, "securityContext": {**_CONTAINER_SECURITY, **object_of(container, "securityContext")}}
 
@@ -151,10 +161,7 @@ def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
     volumes = list(list_of(spec, "volumes"))
     taken = {mount.get("mountPath") for mount in mounts}
     if pod.checkpoints:
-        if CHECKPOINTS_FOLDER in taken:
-            raise invalid(f"{CHECKPOINTS_FOLDER} is where the volume of checkpoints is mounted; take another mountPath")
-        volumes.append({"name": "hpstudy-checkpoints", **pod.checkpoints})
-        mounts.append({"name": "hpstudy-checkpoints", "mountPath": CHECKPOINTS_FOLDER})
+        add_checkpoints(mounts, volumes, pod.checkpoints)
     for name, path, source, read_only in (
         ("hpstudy-study", STUDY_FOLDER, {"configMap": {"name": pod.config_map}}, True),
         ("hpstudy-tmp", "/tmp", {"emptyDir": {}}, False),  # noqa: S108  # the pod's own
@@ -166,6 +173,18 @@ def _add_volumes(spec: dict[str, Any], pod: WorkerPod) -> None:
         mounts.append({"name": name, "mountPath": path} | ({"readOnly": True} if read_only else {}))
     spec["volumes"] = volumes
     container["volumeMounts"] = mounts
+
+
+def add_checkpoints(mounts: list[dict[str, Any]], volumes: list[dict[str, Any]], source: Mapping[str, Any]) -> None:
+    """Add the volume of checkpoints to a container's mounts and its pod's volumes.
+
+    Raises:
+        InvalidStudyError: the user mounts something else there.
+    """
+    if any(mount.get("mountPath") == CHECKPOINTS_FOLDER for mount in mounts):
+        raise invalid(f"{CHECKPOINTS_FOLDER} is where the volume of checkpoints is mounted; take another mountPath")
+    volumes.append({"name": "hpstudy-checkpoints", **source})
+    mounts.append({"name": "hpstudy-checkpoints", "mountPath": CHECKPOINTS_FOLDER})
 
 
 def object_of(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -6,6 +6,8 @@ LABEL_STUDY = "hpstudy.io/study"
 """On everything made for a study: its name."""
 LABEL_GROUP = "hpstudy.io/group"
 """On everything made for a worker group: its index."""
+LABEL_FINAL = "hpstudy.io/on-success-of"
+"""On the Job of onSuccess and its pods: the study's name. Its pods have no other label of ours: they are no workers."""
 
 STORAGE_URL_VARIABLE = "HPSTUDY_STORAGE_URL"
 """Where a worker finds the URL of the storage: the environment, filled from a Secret, never an argument."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from hpstudy.api.model import ApiModel
+from hpstudy.api.success import OnSuccessStatus
 
 MAX_BEST_TRIALS = 10
 """Best trials listed for one objective."""
@@ -125,3 +126,5 @@ class StudyStatus(ApiModel):
     """What was taken from the studies of warmStartFrom."""
     workers: WorkerCounts = WorkerCounts()
     """Worker groups."""
+    on_success: OnSuccessStatus | None = None
+    """The Job of spec.onSuccess."""

@@ -1,6 +1,7 @@
 """The HPStudy resource as its users write it. ``crds/`` is generated from these types; their docstrings are what
 ``kubectl explain hpstudy.spec`` prints."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
@@ -13,6 +14,7 @@ from hpstudy.api.model import ApiModel, Rule, exactly_one
 from hpstudy.api.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Constraint, Scalarize, StopWhen, WarmStart
 from hpstudy.api.objectives import Objective as Objective
 from hpstudy.api.retries import Retries
+from hpstudy.api.success import OnSuccess
 from hpstudy.api.tasks import ALWAYS, TASKS
 from hpstudy.api.trials import Trial
 from hpstudy.api.workers import ONE_TRIAL, Storage, Workers
@@ -175,6 +177,8 @@ class StudySpec(ApiModel):
     """Absent: no trial leaves a checkpoint, and one that lost its worker starts again from its first step."""
     storage: Storage | None = None
     """Absent: the storage that the operator provides for the namespace."""
+    on_success: OnSuccess | None = None
+    """What follows when the study has succeeded; only for one objective, or several with scalarize. In clusters."""
 
     rules = (
         Rule(
@@ -242,6 +246,11 @@ class StudySpec(ApiModel):
             lambda s: s.stop_when is None or s.is_scalar,
             "!has(self.stopWhen) || has(self.scalarize) || self.objectives.size() == 1",
         ),
+        Rule(
+            "onSuccess needs exactly one objective, or scalarize: of a Pareto front no trial is the best",
+            lambda s: s.on_success is None or s.is_scalar,
+            "!has(self.onSuccess) || has(self.scalarize) || self.objectives.size() == 1",
+        ),
     )
 
     @model_validator(mode="after")
@@ -268,6 +277,19 @@ class StudySpec(ApiModel):
     def is_scalar(self) -> bool:
         """Whether sampler and pruner see one number to optimise."""
         return len(self.objectives) == 1 or self.scalarize is not None
+
+    def weighted_sum(self, values: Sequence[float]) -> float:
+        """Of ``scalarize``: one number for a trial's values, lower is better.
+
+        Args:
+            values: one for each objective, in order.
+        """
+        assert self.scalarize is not None
+        weights = self.scalarize.weights
+        return sum(
+            weights[objective.metric] * (value if objective.direction == "minimize" else -value)
+            for objective, value in zip(self.objectives, values, strict=True)
+        )
 
 
 class Metadata(ApiModel, extra="ignore"):

@@ -77,6 +77,28 @@ def validate(manifest: Path) -> int:
     return 0
 
 
+@main.command()
+@click.argument("manifest", type=_MANIFEST)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="As of run.")
+@click.option("--storage", metavar="URL", help="As of run.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "env"]),
+    default="json",
+    help="json: number, values, hyperparameters and checkpoint. env: lines for a shell, set -a; . FILE.",
+)
+@_refusing
+def best(manifest: Path, output: Path | None, storage: str | None, form: str) -> int:
+    """Print the best trial of the study of MANIFEST that ran on this machine; of several objectives the Pareto front.
+
+    In a cluster the ConfigMap NAME-best has the same.
+    """
+    from hpstudy.cli.best import print_best
+
+    return print_best(manifest, output, storage, env=form == "env")
+
+
 @main.command(hidden=True)
 @click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
 @_refusing

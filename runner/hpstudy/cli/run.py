@@ -40,9 +40,8 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
     """
     study = _local(read_manifest(manifest))
     check_algorithms(study.spec)
-    output = (output or Path("hpstudy-runs") / study.metadata.name).absolute()
+    output, url = place_of(study, output, storage)
     output.mkdir(parents=True, exist_ok=True)
-    url = storage or f"sqlite:///{output / 'study.db'}"
     console = Console(highlight=False)
     opened = _open(study, url)
     name = stored_study_name(study.metadata)
@@ -59,6 +58,11 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
     verdict = judge(snapshot.counts, study.spec.budget, snapshot.last_failure, snapshot.stop)
     match verdict.next:
         case Next.SUCCEEDED:
+            if study.spec.on_success is not None:
+                console.print(
+                    f"onSuccess makes its Job in clusters; here: [bold]hpstudy best {manifest} --format env[/bold]",
+                    soft_wrap=True,
+                )
             return 0
         case Next.FAILED:
             console.print(f"[red]{verdict.reason}[/red]: {verdict.message}", markup=True)
@@ -69,6 +73,12 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
         return EXIT_INTERRUPTED
     console.print(f"[red]The worker ended unexpectedly[/red] (exit code {code}); see {output / 'worker.log'}")
     return EXIT_FAILED
+
+
+def place_of(study: Study, output: Path | None, storage: str | None) -> tuple[Path, str]:
+    """The folder of a study that runs on this machine, and the URL of its storage."""
+    folder = (output or Path("hpstudy-runs") / study.metadata.name).absolute()
+    return folder, storage or f"sqlite:///{folder / 'study.db'}"
 
 
 def _local(study: Study) -> Study:

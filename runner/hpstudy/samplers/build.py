@@ -13,13 +13,14 @@ from hpstudy.samplers import optuna as _optuna
 from hpstudy.samplers.terminator import StopRule
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.initial import initial_parameters
+from hpstudy.space.job_template import check_job_template
 from hpstudy.space.load import read_space
 from hpstudy.space.templates import check_templates
 
 
 def check_algorithms(spec: StudySpec) -> None:
-    """Check space, sampler, pruner, stopWhen, initial trials and a command's templates as far as is possible where the
-    study does not run.
+    """Check space, sampler, pruner, stopWhen, initial trials and all templates as far as is possible where the study
+    does not run.
 
     Raises:
         InvalidStudyError: an unknown name or option, a value that the algorithm refuses, or a space that is not
@@ -53,6 +54,8 @@ def check_algorithms(spec: StudySpec) -> None:
         initial_parameters(spec, space)
     if spec.trial.command is not None:
         check_templates(spec.trial.command, space)
+    if spec.on_success is not None:
+        check_job_template(spec, space)
 
 
 def build_sampler(

@@ -22,20 +22,6 @@ from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
 
 
-def scalar_value(spec: StudySpec, values: Sequence[float]) -> float:
-    """The weighted sum of a trial's values, lower is better.
-
-    Args:
-        values: one for each objective, in order.
-    """
-    assert spec.scalarize is not None
-    weights = spec.scalarize.weights
-    return sum(
-        weights[objective.metric] * (value if objective.direction == "minimize" else -value)
-        for objective, value in zip(spec.objectives, values, strict=True)
-    )
-
-
 def reported_value(spec: StudySpec, metrics: Mapping[str, Any]) -> float | None:
     """What a pruner sees of an evaluation's metrics; None where they lack it, or it is not one number that could be
     compared (NaN)."""
@@ -44,7 +30,7 @@ def reported_value(spec: StudySpec, metrics: Mapping[str, Any]) -> float | None:
     values = [find_metric(metrics, objective.metric) for objective in spec.objectives]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         return None
-    return float(values[0]) if len(values) == 1 else scalar_value(spec, [float(value) for value in values])
+    return float(values[0]) if len(values) == 1 else spec.weighted_sum([float(value) for value in values])
 
 
 def study_view(study: optuna.Study, storage: RDBStorage, spec: StudySpec, space: SearchSpace | None) -> optuna.Study:
@@ -83,7 +69,7 @@ class _StudyView(optuna.Study):
         number = trial if isinstance(trial, int) else trial.number
         trial_id = self._view.get_trial_id_from_study_id_trial_number(self._study_id, number)
         self._view.told[trial_id] = values
-        return super().tell(trial, scalar_value(self._spec, values), state, skip_if_finished)
+        return super().tell(trial, self._spec.weighted_sum(values), state, skip_if_finished)
 
 
 class _ViewStorage(_CachedStorage):
@@ -140,7 +126,7 @@ class _ViewStorage(_CachedStorage):
             return trial
         made = copy.copy(trial)
         if trial.state is TrialState.COMPLETE:
-            made.values = [scalar_value(self._spec, trial.values)]
+            made.values = [self._spec.weighted_sum(trial.values)]
         elif trial.last_step is not None:
             made.values = [trial.intermediate_values[trial.last_step]]
         return made

@@ -1,9 +1,10 @@
-"""``{{ NAME }}`` in the arguments and variables of a command: hyperparameters and what a trial is, as text."""
+"""``{{ NAME }}`` in the arguments and variables of a command, and in the Job of onSuccess: hyperparameters and what a
+trial is, as text."""
 
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hpstudy.api import reasons
@@ -31,23 +32,44 @@ def check_templates(command: Command, space: SearchSpace | None) -> None:
         InvalidStudyError: a template is not well-formed or names nothing that a trial has, with the nearest name; or
             two hyperparameters have the same variable.
     """
-    parameters = None if space is None else [_dotted(d.path or (d.name,)) for d in space.dimensions]
     for field, text in _texts(command):
-        if "{{" in _TEMPLATE.sub("", text):
-            raise _invalid(f"{field}: a template is {{{{ NAME }}}} and nothing else, got {text!r:.200}")
-        for name in _TEMPLATE.findall(text):
-            if name.startswith(TRIAL_PREFIX):
-                _check_name(field, name, TRIAL_NAMES)
-            elif parameters is not None:
-                _check_name(field, name, [*parameters, *TRIAL_NAMES])
-    _check_distinct(parameters or ())
+        check_text(field, text, space, TRIAL_NAMES, reasons.INVALID_COMMAND)
+    _check_distinct(_names(space) or ())
+
+
+def check_text(field: str, text: str, space: SearchSpace | None, own: Sequence[str], reason: str) -> None:
+    """Check the templates of one text.
+
+    Args:
+        field: where the study has it.
+        space: see :func:`check_templates`.
+        own: what else than hyperparameters it may name.
+        reason: of the error.
+
+    Raises:
+        InvalidStudyError: see :func:`check_templates`.
+    """
+    if "{{" in _TEMPLATE.sub("", text):
+        raise InvalidStudyError(reason, f"{field}: a template is {{{{ NAME }}}} and nothing else, got {text!r:.200}")
+    parameters = _names(space)
+    for name in _TEMPLATE.findall(text):
+        known = own if name.startswith(TRIAL_PREFIX) else None if parameters is None else [*parameters, *own]
+        if known is not None and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise InvalidStudyError(reason, f"{field}: {name!r} is no hyperparameter of the search space; {hint}")
 
 
 def fill(text: str, values: Mapping[str, str]) -> str | None:
     """The text with its templates replaced; None where it names a hyperparameter that the trial does not have."""
-    if any(name not in values for name in _TEMPLATE.findall(text)):
+    if missing(text, values):
         return None
     return _TEMPLATE.sub(lambda match: values[match[1]], text)
+
+
+def missing(text: str, values: Mapping[str, str]) -> list[str]:
+    """What the text names and these values lack."""
+    return [name for name in _TEMPLATE.findall(text) if name not in values]
 
 
 def has_templates(text: str) -> bool:
@@ -77,12 +99,8 @@ def _texts(command: Command) -> list[tuple[str, str]]:
     return arguments + [(f"trial.command.env.{name}", text) for name, text in command.env.items()]
 
 
-def _check_name(field: str, name: str, known: Iterable[str]) -> None:
-    known = list(known)
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise _invalid(f"{field}: {name!r} is no hyperparameter of the search space; {hint}")
+def _names(space: SearchSpace | None) -> list[str] | None:
+    return None if space is None else [_dotted(d.path or (d.name,)) for d in space.dimensions]
 
 
 def _check_distinct(names: Iterable[str]) -> None:

@@ -59,6 +59,15 @@ class StudySnapshot:
     """What was taken from other studies."""
     hypervolume: float | None = None
     """Between the front and the objectives' references, where all have one."""
+    weighted: BestTrial | None = None
+    """With several objectives and ``scalarize``: the trial of the front that is best by that."""
+
+    @property
+    def winner(self) -> BestTrial | None:
+        """The one best trial; None where there is none, or nothing says which of a front it is."""
+        if self.front_size is not None:
+            return self.weighted
+        return self.best[0] if self.best else None
 
 
 # Trials that were taken from another study are nobody's result.
@@ -184,15 +193,28 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
         with storage.engine.connect() as connection:
             tally = read_tally(connection, study, spec)
             failure = last_failure(connection, study) if tally.counts.failed else None
-            volume, front_size = None, None
+            volume, front_size, weighted = None, None, None
             if len(spec.objectives) == 1:
                 best = _best_ids(connection, study, spec)
             else:
                 front = _front(connection, study, spec)
                 volume, front_size = _volume([values for _, values in front], spec), len(front)
                 best = [trial_id for trial_id, _ in front[:MAX_FRONT_TRIALS]]
+                if front and spec.is_scalar:  # no weight is negative: nothing beats the front
+                    weighted = min(front, key=lambda trial: spec.weighted_sum(trial[1]))[0]
         trials = tuple(_best_trial(storage.get_trial(trial_id), spec, place) for place, trial_id in enumerate(best))
-    return StudySnapshot(tally.counts, trials, front_size, failure, tally.stop, tally.sampler, tally.warm_start, volume)
+        by_weights = None if weighted is None else _best_trial(storage.get_trial(weighted), spec, 0)
+    return StudySnapshot(
+        tally.counts,
+        trials,
+        front_size,
+        failure,
+        tally.stop,
+        tally.sampler,
+        tally.warm_start,
+        volume,
+        by_weights,
+    )
 
 
 _FEASIBLE = {"taken": attributes.TAKEN_FROM, "constraint": attributes.CONSTRAINT_PREFIX + "%"}
