@@ -138,3 +138,32 @@ def test_watched_namespaces_are_what_the_operator_is_told_and_has_roles_for() ->
 def test_roles_for_people_can_be_left_out() -> None:
     assert ("ClusterRole", "hpstudy-edit") in rendered()
     assert ("ClusterRole", "hpstudy-edit") not in rendered("--set=userRoles.create=false")
+
+
+def test_the_operator_and_its_database_take_connections_only_from_those_who_need_them() -> None:
+    objects = rendered('--set-json=networkPolicies.databaseClients=[{"ipBlock":{"cidr":"10.1.0.0/16"}}]')
+    for name, workload in (("hpstudy", "Deployment"), ("hpstudy-postgresql", "StatefulSet")):
+        policy, pod = objects["NetworkPolicy", name]["spec"], objects[workload, name]["spec"]["template"]
+        assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        assert policy["policyTypes"] == ["Ingress"]
+        (rule,) = policy["ingress"]
+        ports = {port["name"] for container in pod["spec"]["containers"] for port in container.get("ports", [])}
+        assert {port["port"] for port in rule["ports"]} == ports
+    operator, workers, more = rule["from"]
+    labels = objects["Deployment", "hpstudy"]["spec"]["template"]["metadata"]["labels"]
+    assert operator.keys() == {"podSelector"}
+    assert operator["podSelector"]["matchLabels"].items() <= labels.items()
+    assert workers["podSelector"]["matchExpressions"] == [{"key": "hpstudy.io/study", "operator": "Exists"}]
+    assert workers["namespaceSelector"] == {}
+    assert more == {"ipBlock": {"cidr": "10.1.0.0/16"}}
+
+
+def test_network_policies_follow_the_other_values() -> None:
+    database = ("NetworkPolicy", "hpstudy-postgresql")
+    (rule,) = rendered("--set=watchNamespaces={red}")[database]["spec"]["ingress"]
+    (expression,) = rule["from"][1]["namespaceSelector"]["matchExpressions"]
+    assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["red"]}
+    assert database not in rendered(*_EXTERNAL)
+    assert not [name for kind, name in rendered("--set=networkPolicies.enabled=false") if kind == "NetworkPolicy"]
+    with pytest.raises(RuntimeError, match="databaseClients"):
+        rendered("--set=networkPolicies.databaseClients[0].pods=all")
