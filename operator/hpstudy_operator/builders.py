@@ -85,12 +85,14 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
         checkpoints=study["spec"].get("checkpoints", {}).get("volume"),
     )
     job_metadata = _metadata(study, name, group)
+    made = pod_template(template, pod, names.labels(metadata["name"], group))
+    labels, annotations = names.queueing(study, nodes, made["spec"].get("schedulerName", ""))
+    job_metadata["labels"] |= labels
     job_metadata["annotations"] = {
+        **annotations,
         names.ANNOTATION_GENERATION: str(metadata["generation"]),
         names.ANNOTATION_ATTEMPT: str(attempt),
     }
-    if queue := metadata.get("labels", {}).get(names.QUEUE_LABEL):
-        job_metadata["labels"][names.QUEUE_LABEL] = queue
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -102,7 +104,7 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
             "backoffLimit": BACKOFF_LIMIT,
             "podReplacementPolicy": "Failed",  # two pods of one rank would meet in the group's lock
             "podFailurePolicy": {"rules": _failure_rules(worker_container(template))},
-            "template": pod_template(template, pod, names.labels(metadata["name"], group)),
+            "template": made,
         },
     }
 

@@ -13,6 +13,14 @@ ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
 """On a Job: how often the group was started again because its workers ended before the study did."""
 
 
+VOLCANO = "volcano"
+"""Volcano's usual name as ``schedulerName``."""
+_QUEUES = ("kueue.x-k8s.io/", "scheduling.volcano.sh/")
+"""What of a study's labels and annotations is for those who queue its Jobs."""
+_MIN_MEMBER = "scheduling.volcano.sh/group-min-member"
+"""On a Job: how many of its pods Volcano starts together or not at all; read in its pg_controller_handler.go."""
+
+
 def group_name(study: str, group: int) -> str:
     """The Job of a worker group, and the headless Service of its pods."""
     return f"{study}-{group}"
@@ -37,6 +45,21 @@ def labels(study: str, group: int | None = None) -> dict[str, str]:
     """Labels of everything that is made for a study, or for one of its groups."""
     result = {LABEL_STUDY: study, LABEL_MANAGED_BY: FIELD_MANAGER}
     return result if group is None else {**result, LABEL_GROUP: str(group)}
+
+
+def queueing(study: Resource, nodes: int, scheduler: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations of a Job for Kueue and Volcano.
+
+    Args:
+        nodes: pods of the Job, which are of no use one by one.
+        scheduler: of the pods.
+    """
+    labels, annotations = (
+        {key: value for key, value in (study["metadata"].get(what) or {}).items() if key.startswith(_QUEUES)}
+        for what in ("labels", "annotations")
+    )
+    gang = {_MIN_MEMBER: str(nodes)} if scheduler == VOLCANO else {}
+    return labels, {**gang, **annotations}
 
 
 def owner(study: Resource) -> Resource:

@@ -130,6 +130,9 @@ def api_server(controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
                     f"--service-account-signing-key-file={directory}/server.key",
                     "--service-cluster-ip-range=10.0.0.0/24",
                     "--allow-privileged=true",
+                    # So that a test can change objects on their way in, as webhooks of other controllers do.
+                    "--feature-gates=MutatingAdmissionPolicy=true",
+                    "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
                     # No controller makes the default service accounts that this plugin would wait for.
                     "--disable-admission-plugins=ServiceAccount",
                     "--enable-priority-and-fairness=false",

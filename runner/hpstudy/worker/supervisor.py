@@ -194,7 +194,8 @@ class _Supervisor:
         from hpstudy.worker.launcher import Launch, Place
         from hpstudy.worker.network import choose_interface
 
-        host = self._worker.coordinator.rpartition(":")[0] or "127.0.0.1"
+        # A group of one pod needs no name service.
+        host = self._worker.coordinator.rpartition(":")[0] if self._spec.workers.nodes > 1 else "127.0.0.1"
         place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
         if place.nodes > 1:
             choose_interface(host)  # now: all nodes have found one another

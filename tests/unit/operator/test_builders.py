@@ -81,12 +81,24 @@ class TestJob:
         assert service["spec"]["publishNotReadyAddresses"] is True
         assert service["spec"]["selector"].items() <= labels.items()
 
-    def test_kueues_queue_label_is_carried_through(self) -> None:
+    def test_what_is_for_kueue_and_volcano_is_carried_through(self) -> None:
         resource = study()
-        resource["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus", "other": "not ours"}
-        labels = build_worker_job(resource, 0, image=IMAGE, storage=SECRET)["metadata"]["labels"]
-        assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
-        assert "other" not in labels
+        resource["metadata"]["labels"] = {
+            "kueue.x-k8s.io/queue-name": "gpus",
+            "kueue.x-k8s.io/priority-class": "low",
+            "other": "not ours",
+        }
+        resource["metadata"]["annotations"] = {"scheduling.volcano.sh/queue-name": "gpus", "other": "not ours"}
+        metadata = build_worker_job(resource, 0, image=IMAGE, storage=SECRET)["metadata"]
+        assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+        assert metadata["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+        assert metadata["annotations"]["scheduling.volcano.sh/queue-name"] == "gpus"
+        assert not {"other"} & (metadata["labels"].keys() | metadata["annotations"].keys())
+        assert "scheduling.volcano.sh/group-min-member" not in metadata["annotations"]
+
+    def test_volcano_starts_all_pods_of_a_group_or_none(self) -> None:
+        made = worker_job({"spec": {"schedulerName": "volcano"}}, nodes=3)
+        assert made["metadata"]["annotations"]["scheduling.volcano.sh/group-min-member"] == "3"
 
     def test_the_study_itself_is_left_as_it_was(self) -> None:
         resource = study(workers={"template": with_container(name="worker", env=[{"name": "A", "value": "b"}])})
