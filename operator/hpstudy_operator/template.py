@@ -11,7 +11,7 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.names import CHECKPOINTS_FOLDER, STORAGE_URL_VARIABLE
+from hpstudy.api.names import CHECKPOINTS_FOLDER, DEFAULT_GRACE_SECONDS, GRACE_VARIABLE, STORAGE_URL_VARIABLE
 from hpstudy.api.workers import SecretKey
 
 CONTAINER = "worker"
@@ -22,8 +22,6 @@ _MIG = "nvidia.com/mig-"
 _GPU = re.compile(rf"[^/]+/gpu(\.shared)?|gpu\.intel\.com/(i915|xe)|{re.escape(_MIG)}.+")
 """Resources of device plugins: VENDOR/gpu (nvidia.com, amd.com; .shared where NVIDIA's slices its time), Intel's by
 driver, NVIDIA's MIG slices by size."""
-GRACE_SECONDS = 30
-"""Kubernetes' default, said here because a preempted trial is handed back within it."""
 
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -90,16 +88,17 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
     metadata = object_of(user, "metadata")
     spec = dict(object_of(user, "spec"))
     worker = worker_container(user)
+    # Said to Kubernetes and to the worker, which saves and hands back its trial within it.
+    grace = spec.setdefault("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
     others = [harden(container) for container in list_of(spec, "containers") if container is not worker]
     spec |= {
         # Ours first: kubectl logs and exec take the first container when none is named.
-        "containers": [_worker(worker, pod), *others],
+        "containers": [_worker(worker, pod, grace), *others],
         "restartPolicy": "Never",  # so that the Job, not the kubelet, decides whether a failed worker is replaced
         "subdomain": pod.subdomain,
     }
     if spec.get("initContainers"):
         spec["initContainers"] = [harden(container) for container in list_of(spec, "initContainers")]
-    spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
     if spec.get("hostNetwork"):
         spec.setdefault("dnsPolicy", "ClusterFirstWithHostNet")  # the node's own resolver does not know the group
     secure_pod(spec, writes_to_volume=bool(pod.checkpoints))
@@ -110,7 +109,7 @@ def pod_template(template: Mapping[str, Any], pod: WorkerPod, labels: Mapping[st
     return result
 
 
-def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
+def _worker(user: Mapping[str, Any], pod: WorkerPod, grace: Any) -> dict[str, Any]:
     container = dict(user)
     container.setdefault("name", CONTAINER)
     container.setdefault("image", pod.image)
@@ -123,6 +122,7 @@ def _worker(user: Mapping[str, Any], pod: WorkerPod) -> dict[str, Any]:
     container["env"] = [
         *list_of(container, "env"),
         {"name": STORAGE_URL_VARIABLE, "valueFrom": url},
+        {"name": GRACE_VARIABLE, "value": str(grace)},
     ]
     ports = list_of(container, "ports")
     if not any(port.get("containerPort") == PORT for port in ports):

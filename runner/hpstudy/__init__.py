@@ -2,7 +2,7 @@
 
 What code that runs inside a trial imports::
 
-    from hpstudy import Trial, TrialPruned
+    from hpstudy import Trial, TrialPruned, TrialStopped
 
     def objective(trial: Trial) -> float:
         ...
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from optuna import TrialPruned
 
     from hpstudy.search.api import hyperparameter_search
-    from hpstudy.training.trial import Trial
+    from hpstudy.training.trial import Trial, TrialStopped
 
-__all__ = ["Trial", "TrialPruned", "__version__", "hyperparameter_search"]
+__all__ = ["Trial", "TrialPruned", "TrialStopped", "__version__", "hyperparameter_search"]
 
 
 def __getattr__(name: str) -> Any:
     """Imported on use: torch and Optuna take seconds, which the command line does not have."""
-    if name == "Trial":
-        from hpstudy.training.trial import Trial
+    if name in ("Trial", "TrialStopped"):
+        from hpstudy.training import trial
 
-        return Trial
+        return getattr(trial, name)
     if name == "TrialPruned":
         from optuna import TrialPruned
 

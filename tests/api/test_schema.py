@@ -228,7 +228,6 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
         ({"workers": {"processesPerNode": 0}}, "or auto"),
         ({"trialTimeout": "90"}, "spec.trialTimeout in body should match"),
         ({"trialTimeout": "0s"}, "must be longer than 0"),
-        ({"trial": {"script": {"path": "a.py"}}, "trialTimeout": "1m"}, "trialTimeout is not for trial.script"),
         ({"workers": {"trialsPerPod": 65}}, "must be a whole number from 1 to 64, or auto"),
         ({"workers": {"trialsPerPod": "auto", "nodes": 2}}, "trialsPerPod other than 1 needs nodes: 1"),
         ({"workers": {"trialsPerPod": 2, "isolation": "inline"}}, "trialsPerPod other than 1 needs isolation"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from hpstudy import Trial, TrialPruned
+from hpstudy import Trial, TrialPruned, TrialStopped
 
 STEPS = 6
 STOPS_AT = 4
@@ -43,3 +43,36 @@ def counted(x: float, ranks: int) -> list[float]:
     for step in range(1, STEPS + 1):
         values.append(0.5 * values[-1] * ranks + step)
     return values[1:]
+
+
+def obeys(trial: Trial) -> float:
+    """Steps until it is told to stop; only then it saves. One that goes on makes three steps more."""
+    dist.init_process_group("gloo")
+    state = trial.checkpoint_dir / f"state-{trial.rank}"
+    first = int(state.read_text()) if state.exists() else 0
+    last = first + 3 if first else 10**6
+    for step in range(first + 1, last + 1):
+        dist.barrier()
+        time.sleep(0.05)
+        if trial.should_stop():
+            state.write_text(str(step))
+            raise TrialStopped
+        Path(os.environ["TEST_FOLDER"], f"step-{trial.rank}").write_text(str(step))
+    return float(last - first)
+
+
+def asks_once(trial: Trial) -> float:
+    """Has saved a step, seems to obey, and then trains on."""
+    state = trial.checkpoint_dir / "state"
+    if state.exists():
+        return float(state.read_text())
+    state.write_text("7")
+    trial.report(7.0, 1)
+    trial.should_stop()
+    Path(os.environ["TEST_FOLDER"], "asked").touch()
+    time.sleep(120)
+    return 0.0
+
+
+def stops_unasked(trial: Trial) -> float:
+    raise TrialStopped

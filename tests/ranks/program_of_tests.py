@@ -96,4 +96,21 @@ def resumes() -> None:
         report(loss=X + step)
 
 
+def saves_when_told() -> None:
+    """Counts; saves when it gets SIGTERM, after which it says no more. One that goes on ends at once."""
+    checkpoint = Path(os.environ["HPSTUDY_CHECKPOINT_DIR"], "step")
+    if checkpoint.exists():
+        report(step=99, loss=float(checkpoint.read_text()))
+        return
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+    for step in range(1, 10**6):
+        if step == 5:
+            Path(os.environ["HPSTUDY_OUTPUT_DIR"], "began").write_text(f"{os.getpid()} {os.getpid()}\n")
+        time.sleep(0.05)
+        if told:
+            checkpoint.write_text(str(step))
+            sys.exit(1)
+
+
 globals()[WHAT]()

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from hpstudy.api.names import GRACE_VARIABLE
 from hpstudy.checkpoints.store import BEST, LAST
 from hpstudy.storage import attributes
 from tests.ranks.checkpointed_trials import STEPS, STOPS_AT, counted
 from tests.ranks.groups import OWN_FOLDERS, eventually, group
+from tests.ranks.test_worker import failure
 
 FUNCTION = {"function": "checkpointed_trials:counts"}
 
@@ -57,6 +59,52 @@ def test_a_trial_goes_on_where_its_worker_was_lost(tmp_path: Path, how: str, nod
         assert not list(tmp_path.glob("trials/*/checkpoint-*")), "nodes keep nothing"
 
 
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_a_function_that_is_told_to_stop_saves_on_all_ranks_first(tmp_path: Path, isolation: str) -> None:
+    options: dict[str, Any] = {
+        "trial": {"function": "checkpointed_trials:obeys"},
+        "checkpoints": {},
+        "budget": {"maxTrials": 1},
+        "workers": {"isolation": isolation},
+    }
+    with group(tmp_path, "", processes=2, **options) as made:
+        eventually(lambda: all((tmp_path / f"step-{rank}").exists() for rank in range(2)))
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join() == [143]
+        assert failure(made, 0) == ("preempted", "the worker was told to stop")
+        folder = tmp_path / "checkpoints" / "study" / "trial-0" / LAST
+        saved = [int((folder / f"state-{rank}").read_text()) for rank in range(2)]
+        assert saved == [int((tmp_path / f"step-{rank}").read_text()) + 1 for rank in range(2)]
+        made.start(0)
+        assert made.join() == [0]
+        assert made.trials()[1].value == 3
+
+
+def test_a_trial_that_does_not_come_to_save_is_handed_back_within_the_grace_period(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "trial": {"function": "checkpointed_trials:asks_once"},
+        "checkpoints": {},
+        "budget": {"maxTrials": 1},
+        "environment": {GRACE_VARIABLE: "6"},
+    }
+    with group(tmp_path, "", **options) as made:
+        eventually((tmp_path / "asked").exists)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join(60) == [143]
+        assert failure(made, 0) == ("preempted", "the worker was told to stop")
+        made.start(0)
+        assert made.join() == [0]
+        assert made.trials()[1].value == 7
+
+
+def test_a_trial_that_stops_unasked_has_failed(tmp_path: Path) -> None:
+    trial = {"function": "checkpointed_trials:stops_unasked"}
+    with group(tmp_path, "", trial=trial, budget={"maxFailedTrials": 0}) as made:
+        assert made.join() == [0]
+        message = "RuntimeError: rank 0 raised TrialStopped; raise it where should_stop() is true"
+        assert failure(made, 0) == ("error", message)
+
+
 CONFIG = {
     "model_type": "bert",
     "vocab_size": 40,
@@ -68,28 +116,33 @@ CONFIG = {
 }
 
 
-def test_a_trainer_on_two_nodes_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    """Three trials of the same hyperparameters: one that is killed, one that is not, and the one that goes on. There is
+def trainer_twice(folder: Path, arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Two trials of the same hyperparameters, of which one is to be cut off: the third goes on from it. There is
     dropout, so that each rank's random generator matters."""
     source = random.Random(0)
     weights = {"up": [3, 3, 3, 1, 1, 1], "down": [1, 1, 1, 3, 3, 3]}
     rows = [f"{''.join(source.choices('abcxyz', weights[label], k=10))},{label}" for label in ["up", "down"] * 100]
-    (tmp_path / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (folder / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
     transformers = {
         "task": "text-classification",
         "model": {"config": CONFIG},
-        "dataset": {"csv": str(tmp_path / "reviews.csv"), "maxLength": 12},
-        "arguments": {"num_train_epochs": 4, "learning_rate": 3e-3, "per_device_train_batch_size": 16},
+        "dataset": {"csv": str(folder / "reviews.csv"), "maxLength": 12},
+        "arguments": {"learning_rate": 3e-3} | arguments,
+        **options,
     }
-    fields: dict[str, Any] = {
+    return {
         "trial": {"transformers": transformers},
         "objectives": [{"metric": "eval_loss", "direction": "minimize"}],
         "searchSpace": {"parameters": {"weight_decay": {"type": "float", "low": 0, "high": 1}}},
         "initialTrials": [{"weight_decay": 0.1}] * 2,
-        "checkpoints": {"keep": "all", "url": f"file://{tmp_path}/checkpoints"},
+        "checkpoints": {"keep": "all", "url": f"file://{folder}/checkpoints"},
         "budget": {"maxTrials": 2},
-        "environment": {OWN_FOLDERS: "yes"},
     }
+
+
+def test_a_trainer_on_two_nodes_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    fields = trainer_twice(tmp_path, {"num_train_epochs": 4, "per_device_train_batch_size": 16})
+    fields["environment"] = {OWN_FOLDERS: "yes"}
     record = tmp_path / "checkpoints" / "study" / "trial-0" / "last" / ".hpstudy.json"
 
     def reported() -> int:
@@ -114,3 +167,49 @@ def test_a_trainer_on_two_nodes_goes_on_as_if_nothing_had_been(tmp_path: Path) -
         assert len(went_on.intermediate_values) == 4
         assert whole.value == went_on.value
         assert {f"trial-{n}" for n in (1, 2)} == {path.name for path in record.parents[2].iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("isolation", "nodes", "processes", "told"),
+    [("process", 1, 2, [0]), ("process", 2, 1, [1]), ("inline", 2, 1, [0, 1])],
+    ids=["one pod", "the other node's pod", "both pods, inline ranks"],
+)
+def test_a_trainer_that_is_told_to_stop_does_no_step_twice(
+    tmp_path: Path, isolation: str, nodes: int, processes: int, told: list[int]
+) -> None:
+    """In its second epoch of two; it is evaluated when all is done."""
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "eval_strategy": "no"}
+    fields = trainer_twice(tmp_path, arguments, computeObjective="counted_steps:loss")
+    total, ranks = 2 * 20, nodes * processes
+    fields["workers"] = {"isolation": isolation}
+    fields["environment"] = {OWN_FOLDERS: "yes"}
+
+    def steps(rank: int) -> list[str]:
+        """The process that did each step, in order."""
+        try:
+            lines = [line.split() for line in (tmp_path / "steps").read_text().splitlines()]
+        except OSError:
+            return []
+        return [process for place, process in lines if place == str(rank)]
+
+    with group(tmp_path, "", nodes=nodes, processes=processes, **fields) as made:
+        eventually(lambda: len(steps(0)) >= 25, 240)
+        for node in told:
+            os.kill(made.pods[node].pid or 0, signal.SIGTERM)
+        for node in told:
+            made.pods[node].join(60)
+            assert made.pods[node].exitcode == 143
+        assert made.states()[0] == "FAIL"
+        store = tmp_path / "checkpoints" / "study"
+        state = json.loads((store / "trial-0" / "last" / "trainer_state.json").read_text())
+        done = state["global_step"]
+        assert 25 <= done < total
+        for node in told:
+            made.start(node)
+        assert made.join(300) == [0] * nodes
+        assert made.states() == ["FAIL", "COMPLETE", "COMPLETE"]
+        _, whole, went_on = made.trials()
+        assert went_on.user_attrs[attributes.CONTINUES] == 0
+        assert whole.value == went_on.value
+        for rank in range(ranks):
+            assert len(steps(rank)) == done + total + (total - done), "no step was made twice"

@@ -156,6 +156,21 @@ def test_a_program_goes_on_from_the_checkpoint_of_the_one_that_was_interrupted(t
     assert (tmp_path / "trials" / "1" / "output.log").read_text() == "from step 2\n"
 
 
+def test_a_program_that_is_told_to_stop_saves_first(tmp_path: Path) -> None:
+    fields = {"initialTrials": [{"x": 1}], "checkpoints": {"keep": "best"}, "budget": {"maxTrials": 1}}
+    with commands(tmp_path, "saves_when_told", **fields) as made:
+        (process, _) = began(tmp_path)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join() == [143]
+        assert not alive(process)
+        assert failure(made, 0) == ("preempted", "the worker was told to stop")
+        saved = (tmp_path / "checkpoints" / "study" / "trial-0" / "last" / "step").read_text()
+        assert int(saved) >= 5
+        made.start(0)
+        assert made.join() == [0]
+        assert made.trials()[1].value == int(saved)
+
+
 def test_the_example_runs(tmp_path: Path) -> None:
     """With a shell and awk."""
     example = REPOSITORY / "examples" / "command.yaml"

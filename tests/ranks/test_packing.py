@@ -2,9 +2,14 @@
 
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
+import optuna
+
 from hpstudy.storage import attributes
+from hpstudy.storage.ends import PodEnd, record_end
+from hpstudy.storage.opening import open_storage
 from hpstudy.trials.messages import DeviceMemory
 from hpstudy.worker.share import gpus_of_slot
 from hpstudy.worker.slots import Slots
@@ -38,6 +43,26 @@ def test_sigterm_hands_all_trials_back_and_a_successor_runs_them(tmp_path: Path)
         assert [trial.state.name for trial in trials] == ["FAIL"] * 3 + ["COMPLETE"] * 3
         assert [trial.user_attrs[attributes.FAILURE] for trial in trials[:3]] == ["preempted"] * 3
         assert {trial.params["x"] for trial in trials[3:]} == {trial.params["x"] for trial in trials[:3]}
+
+
+def test_trials_whose_pod_ran_out_of_memory_run_again_one_at_a_time(tmp_path: Path) -> None:
+    """The kernel has ended the whole container, and the operator says so."""
+    with group(tmp_path, "keeps_a_diary", workers={"trialsPerPod": 2}, budget={"maxTrials": 4}) as made:
+        for number in range(2):
+            eventually((tmp_path / f"began-{number}").exists)
+        storage = open_storage(made.url)
+        end = PodEnd(uid="1", failure=attributes.Failure.OOM, message="OOMKilled", at=datetime.now(UTC))
+        record_end(optuna.load_study(study_name="study", storage=storage), 0, end)
+        storage.engine.dispose()
+        made.kill(0)
+        made.start(0)
+        assert made.join() == [0]
+        trials = made.trials()
+        assert [trial.state.name for trial in trials] == ["FAIL"] * 2 + ["COMPLETE"] * 4
+        assert {trial.user_attrs[attributes.FAILURE] for trial in trials[:2]} == {"lost"}
+        diary = (tmp_path / "diary").read_text().split()
+        assert diary[:4] in (["2+", "2-", "3+", "3-"], ["3+", "3-", "2+", "2-"])
+        assert set(diary[4:6]) == {"4+", "5+"}, "and then side by side again"
 
 
 def test_auto_is_one_trial_for_each_rank_s_cpu() -> None:

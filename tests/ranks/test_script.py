@@ -67,6 +67,16 @@ def test_a_killed_rank_zero_fails_its_trial_and_the_script_starts_again(tmp_path
         assert failure(made, 0) == ("error", "rank 0 was ended by SIGKILL")
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_trial_that_takes_too_long_is_ended_and_the_script_starts_again(tmp_path: Path, nodes: int) -> None:
+    fields = {"trialTimeout": "8s", "retries": {"timeout": 1}}
+    with script(tmp_path, "slow in the second trial", nodes=nodes, processes=2 // nodes, **fields) as made:
+        assert made.join(300) == [0] * nodes
+        assert made.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+        assert failure(made, 1) == ("timeout", "took longer than trialTimeout 8s")
+        assert made.trials()[2].params == made.trials()[1].params
+
+
 def test_sigterm_hands_the_trial_back_and_a_successor_runs_it(tmp_path: Path) -> None:
     with script(tmp_path, "slow", processes=2) as made:
         eventually((tmp_path / "slow-0").exists)

@@ -80,6 +80,9 @@ class Recorder:
     def progress(self, share: float) -> None:
         assert 0 <= share <= 1
 
+    def stopping(self) -> bool:
+        return False
+
 
 def run(form: TransformersForm, study: StudySpec, folder: Path, **params: Any) -> tuple[dict[str, Any], Recorder]:
     """Run one trial in this process."""

@@ -13,7 +13,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.checkpoints.folders import FolderStore
 from hpstudy.checkpoints.store import BEST
 from hpstudy.training.form import Form, load_form
-from hpstudy.training.trial import Trial
+from hpstudy.training.trial import Trial, TrialStopped
 from tests.support.builders import spec
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch and Transformers are not ours to mend
@@ -38,12 +38,14 @@ class CutOffError(Exception):
 class Recorder:
     """Stands where the driver is."""
 
-    def __init__(self, until: int = 99, prune_at: int = 99) -> None:
+    def __init__(self, until: int = 99, prune_at: int = 99, stop_at: int = 999) -> None:
         self.steps: list[int] = []
         self.past: list[int] = []
         self.values: list[float] = []
         self._until = until
         self._prune_at = prune_at
+        self._stop_at = stop_at
+        self.trained = 0
 
     def report(self, step: int, metrics: Any, *, past: bool = False) -> bool:
         if step >= self._until:
@@ -54,6 +56,11 @@ class Recorder:
 
     def progress(self, share: float) -> None:
         """Nobody watches."""
+
+    def stopping(self) -> bool:
+        """Asked after each step."""
+        self.trained += 1
+        return self.trained >= self._stop_at
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +171,29 @@ def test_a_trial_that_was_cut_off_ends_as_if_it_had_not_been(trials: Trials) -> 
         best = trials.store.location(10 * cut_off + 1, BEST)
         assert best is not None
         assert evaluate(best, trials.form) == pytest.approx(expected["eval_f1"], abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["epoch", "steps", "no"])
+def test_a_trial_that_was_told_to_stop_does_no_step_twice(folder: Path, tmp_path: Path, strategy: str) -> None:
+    """In the middle of an epoch, at its end, just after an evaluation, and when all steps are done."""
+    per_epoch, epochs = 20, 2
+    evaluations = {"eval_strategy": strategy} | ({"eval_steps": 15} if strategy == "steps" else {})
+    form = make_form(folder, num_train_epochs=epochs, **evaluations)
+    trials, whole = Trials(form, tmp_path), Recorder()
+    expected = trials.run(0, whole)
+    assert whole.trained == per_epoch * epochs
+    for stop_at in (1, 15, per_epoch, 33, per_epoch * epochs):
+        first, second = Recorder(stop_at=stop_at), Recorder()
+        with pytest.raises(TrialStopped):
+            trials.run(10 * stop_at, first)
+        found = trials.run(10 * stop_at + 1, second, continues=10 * stop_at)
+        assert (first.trained, second.trained) == (stop_at, per_epoch * epochs - stop_at)
+        assert second.past == first.steps
+        assert first.steps + second.steps == whole.steps
+        assert second.values == whole.values
+        assert {name: found[name] for name in ("eval_f1", "eval_loss")} == {
+            name: expected[name] for name in ("eval_f1", "eval_loss")
+        }
 
 
 def test_a_trial_that_goes_on_with_another_learning_rate_learns_by_it(trials: Trials) -> None:

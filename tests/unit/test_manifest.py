@@ -58,7 +58,6 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (manifest(trialTimeout="90"), "spec.trialTimeout: string should match"),
         (manifest(trialTimeout=90), "spec.trialTimeout: input should be a valid string"),
         (manifest(trialTimeout="0m0s"), "spec.trialTimeout: must be longer than 0"),
-        (manifest(trial={"script": {"path": "a"}}, trialTimeout="1m"), "trialTimeout is not for trial.script"),
         (manifest(objectives=[{"metric": "loss"}]), "spec.objectives.0.direction: required"),
         (manifest(objectives=[]), "spec.objectives: list should have at least 1 item"),
         (

@@ -312,7 +312,11 @@ class TestWhatTheOperatorSaw:
             record_end(loop.study, 0, self.end(failure, seconds))
             loop._locks.close()
             with TrialLoop(self.STUDY, url, NAME) as successor:
-                assert take(successor).parameters == taken[0].parameters
+                again = take(successor)
+                assert again.parameters == taken[0].parameters
+                assert again.alone is (expected[1].endswith("2 trials ran in it"))
+                fail(successor, again, Failure.LOST, "gone as well")
+                assert sum(take(successor).alone for _ in range(trials)) == (trials if again.alone else 0)
         stored = trials_of(url)[:trials]
         assert {(t.user_attrs[attributes.FAILURE], t.user_attrs[attributes.MESSAGE]) for t in stored} == {expected}
 

@@ -15,6 +15,11 @@ STORAGE_URL_VARIABLE = "HPSTUDY_STORAGE_URL"
 CHECKPOINTS_FOLDER = "/checkpoints"
 """Where worker pods mount the volume of ``checkpoints``."""
 
+GRACE_VARIABLE = "HPSTUDY_GRACE_SECONDS"
+"""How long a worker's pod may take to end, in seconds; absent: ``DEFAULT_GRACE_SECONDS``."""
+DEFAULT_GRACE_SECONDS = 30
+"""Kubernetes' own."""
+
 AGENT_VARIABLE = "HPSTUDY_AGENT"
 """Names the folder of a command's agent, where the program has a container of its own and the agent runs there."""
 AGENT_SCRIPT = "command_agent.sh"

@@ -192,11 +192,6 @@ class StudySpec(ApiModel):
             "!has(self.checkpoints) || !has(self.trial.script)",
         ),
         Rule(
-            "trialTimeout is not for trial.script, whose trials share its processes",
-            lambda s: s.trial_timeout is None or s.trial.script is None,
-            "!has(self.trialTimeout) || !has(self.trial.script)",
-        ),
-        Rule(
             "workers.trialsPerPod other than 1 is not for trial.script, which asks for its trials itself",
             lambda s: s.workers.trials_per_pod == 1 or s.trial.script is None,
             f"!has(self.trial.script) || !has(self.workers) || {ONE_TRIAL.replace('self', 'self.workers')}",

@@ -19,6 +19,7 @@ _GROUP = "HPSTUDY_GROUP"
 _OUTPUT = "HPSTUDY_OUTPUT"
 _FOLDER = "HPSTUDY_FOLDER"
 _EVENTS = "HPSTUDY_EVENTS"
+_DRIVER = "HPSTUDY_DRIVER"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class GroupEnvironment:
     """Where the group's files go."""
     folder: Path
     """Where relative paths of the study start."""
+    driver: str
+    """Address of the group's driver, for rank zero."""
     events: int | None = None
     """Descriptor of the pipe to whoever watches the study."""
 
@@ -56,6 +59,7 @@ class GroupEnvironment:
                 group=int(environment[_GROUP]),
                 output=Path(environment[_OUTPUT]),
                 folder=Path(environment[_FOLDER]),
+                driver=environment[_DRIVER],
                 events=int(environment[_EVENTS]) if _EVENTS in environment else None,
             )
         except (KeyError, ValueError) as error:
@@ -74,6 +78,7 @@ class GroupEnvironment:
             _GROUP: str(self.group),
             _OUTPUT: str(self.output),
             _FOLDER: str(self.folder),
+            _DRIVER: self.driver,
             **({} if self.events is None else {_EVENTS: str(self.events)}),
         }
 

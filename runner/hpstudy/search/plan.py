@@ -18,6 +18,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
 from hpstudy.api.metrics import DEFAULT_OBJECTIVE
 from hpstudy.api.study import API_VERSION, KIND, Algorithm, SearchSpace, StudySpec
+from hpstudy.search.clock import Clock, DriverClock, NoClock
 from hpstudy.search.group import GroupEnvironment
 from hpstudy.search.options import Options
 from hpstudy.search.runs import Compute
@@ -58,10 +59,16 @@ class Plan:
     output_dir: str
     """Where the trials have their folders."""
     group: int = 0
+    driver: str = ""
+    """Address of the worker group's, where there is one."""
     events: Events = Events()  # noqa: RUF009  stateless without a pipe
     """Where a worker group tells of its trials; by itself a script logs them."""
     hp_space: Callable[[Any], Any] | None = None
     """Called for every trial; None where the space was read at the start."""
+
+    def open_clock(self) -> Clock:
+        """Who counts the time of the trials, where it matters."""
+        return DriverClock(self.driver, self.url) if self.driver and self.spec.trial_timeout else NoClock()
 
     @property
     def sampler(self) -> BaseSampler | None:
@@ -174,6 +181,7 @@ def plan_in_group(
         compute=_compute(spec, compute_objective, any(o.metric == DEFAULT_OBJECTIVE for o in spec.objectives)),
         output_dir=str(environment.output / "trials"),
         group=environment.group,
+        driver=environment.driver,
         events=Events(environment.events),
         hp_space=hp_space if spec.backend == "optuna" else None,
     )

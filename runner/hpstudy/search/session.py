@@ -19,6 +19,7 @@ from transformers.trainer_utils import BestRun
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.search.clock import Clock, NoClock
 from hpstudy.search.errors import SearchFailedError
 from hpstudy.search.plan import Plan, with_trials
 from hpstudy.search.proxies import Given, Hyperparameters, SharedTrial
@@ -66,6 +67,7 @@ class Session:
         self._error: BaseException | None = None
         self._deadline: float | None = None
         self._events = plan.events
+        self._clock: Clock = NoClock()
         self._started = 0.0
         self._storage_lock = threading.RLock()  # the main thread's, and the watchdog's when a rank is stuck
         several = trainer.args.world_size > 1
@@ -125,6 +127,7 @@ class Session:
         if plan.options.timeout is not None:
             self._deadline = time.monotonic() + plan.options.timeout
         _loops.add(loop)
+        self._clock = plan.open_clock()
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Call the user's ``hp_space``, once for a trial."""
@@ -146,6 +149,7 @@ class Session:
                 assigned = self._loop.next()
             if isinstance(assigned, Assignment):
                 self._assignment, self._started = assigned, time.monotonic()
+                self._clock.start(assigned.number)
                 self._events.emit("trial", number=assigned.number, parameters=assigned.parameters)
                 if self._plan.spec.backend != "optuna":
                     return {"number": assigned.number, "values": assigned.parameters, "known": None}
@@ -266,6 +270,7 @@ class Session:
             assignment, self._assignment = self._assignment, None
             if assignment is not None:
                 outcome = self._loop.tell(assignment, outcome)
+                self._clock.stop()
                 self._events.emit_end(assignment.number, outcome, time.monotonic() - self._started)
                 if self._events.descriptor is None:  # nobody else shows it
                     ended = partial(log_end, self._loop.study, self._plan, assignment.number, outcome.message)

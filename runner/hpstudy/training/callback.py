@@ -12,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpstudy.api.metrics import find_metric
-from hpstudy.training.trial import Trial
+from hpstudy.training.trial import Trial, TrialStopped
 
 _CHOSEN = "chosen"
 """In a checkpoint's record: metrics of the evaluation that counts."""
@@ -42,6 +42,7 @@ class StudyCallback(TrainerCallback):
         # Where the trial continues another, so does the choice among its evaluations.
         self.chosen: dict[str, Any] | None = trial.checkpoints.extra.get(_CHOSEN)
         self.pruned = False
+        self._stops = False
 
     def attach(self, trainer: Trainer, test: Dataset | None, prefix: str) -> None:
         """Give it the trainer, which only exists after its callbacks, and the data that no trial is judged by."""
@@ -60,6 +61,12 @@ class StudyCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._trial.progress(state.global_step / max(state.max_steps, 1))
+        if self._trial.checkpoints.active and self._trial.stops_after(state.global_step):
+            self._stops = True
+            # After an epoch's last step the Trainer would resume in the next one, without this one's evaluation: that
+            # is made first, and saves.
+            if not (args.eval_strategy == IntervalStrategy.EPOCH and float(state.epoch or 0).is_integer()):
+                control.should_save = True
 
     def on_evaluate(
         self,
@@ -88,7 +95,12 @@ class StudyCallback(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Publish what the Trainer has saved: after each evaluation, and whenever the arguments say."""
+        """Publish what the Trainer has saved: after each evaluation, whenever the arguments say, and when the worker is
+        told to stop.
+
+        Raises:
+            TrialStopped: it was.
+        """
         checkpoints = self._trial.checkpoints
         if not checkpoints.active:
             return
@@ -101,6 +113,8 @@ class StudyCallback(TrainerCallback):
                 checkpoints.publish_best(folder)
             checkpoints.publish_last(folder)
         self._is_best = False
+        if self._stops and not self.pruned:
+            raise TrialStopped
 
     def evaluate_at_the_end(self) -> None:
         """Of a trial whose arguments ask for no evaluation."""

@@ -21,7 +21,7 @@ from hpstudy.space.load import read_space
 from hpstudy.space.templates import as_texts, check_templates, fill, has_templates, variable
 from hpstudy.training.command_agent import Agent, AgentGoneError, Program, Run
 from hpstudy.training.command_metrics import JsonLines, MetricsReader, Pattern, Reported, Tail
-from hpstudy.training.trial import Trial
+from hpstudy.training.trial import Trial, TrialStopped
 
 _LOOK_SECONDS = 0.1
 """How often metrics, and other nodes' decisions, are looked for while a program runs."""
@@ -181,10 +181,17 @@ class _Execution:
                 if self._trial.is_pruned():
                     self._stop()
                     raise optuna.TrialPruned
+                if self._trial.checkpoints.active and self._trial.is_stopped():
+                    self._stop()
+                    for reported in self._reported():
+                        self._report(reported)
+                    raise TrialStopped
             if code != 0:
                 # A peer that was stopped may have failed this one, before this node looked.
                 if self._trial.is_pruned():
                     raise optuna.TrialPruned
+                if self._trial.checkpoints.active and self._trial.is_stopped():
+                    raise TrialStopped
                 how = _describe(self._command.argv[0], code, self._paths.output)
                 # Hardly anybody but the kernel, for want of memory, kills a program in a container.
                 raise MemoryError(how) if self._own_container and code == _KILLED else ProgramError(how)

@@ -23,7 +23,13 @@ _CONNECT_TIMEOUT = timedelta(minutes=1)
 _PRUNE_TIMEOUT = timedelta(seconds=10)
 """Ranks that prune come to it at the same step."""
 _PRUNED = "hpstudy/pruned"
+_STOP = "hpstudy/stop"
+_STOPPED = "hpstudy/stopped"
 _NONE = "hpstudy:none"
+
+
+class TrialStopped(Exception):  # noqa: N818  as Optuna's TrialPruned
+    """Raised where ``Trial.should_stop()`` is true, when what is to survive is in ``Trial.checkpoint_dir``."""
 
 
 class Reporter(Protocol):
@@ -35,6 +41,9 @@ class Reporter(Protocol):
 
     def progress(self, share: float) -> None:
         """Show how far training is, from 0 to 1."""
+
+    def stopping(self) -> bool:
+        """Whether the worker was told to stop; who asks will save, and is given the time."""
 
 
 class Trial:
@@ -73,7 +82,8 @@ class Trial:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self._host, self._port = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
         self._reporter = reporter
-        self._prune = self._agreed = False
+        self._prune = self._agreed = self._stopped = False
+        self._last_step: int | None = None
         self._questions = 0
         self.node = int(os.environ.get("GROUP_RANK", "0"))
         folder = live_folder(output_dir, self.node)
@@ -146,6 +156,45 @@ class Trial:
         self._agreed = self.agree(self._prune)
         return self._agreed
 
+    def should_stop(self) -> bool:
+        """Whether the trial should save and stop because its worker was told to go (the pod is deleted, its node
+        drained): the same answer on every rank. All ranks must ask equally often, every second or so: a pod has half a
+        minute, where its template does not say more. A rank that gets True brings what is to survive into
+        ``checkpoint_dir`` and raises ``hpstudy.TrialStopped``; the trial goes on from there on another worker. Never
+        True where the study has no ``checkpoints``."""
+        self._stopped = self.agree(self._asked_to_stop())
+        return self._stopped
+
+    def stops_after(self, step: int) -> bool:
+        """Whether the ranks should save after this step and stop, for ranks that no rank is a whole step ahead of: the
+        step is decided one ahead, so that nobody waits for an answer, as in :meth:`should_stop`."""
+        if self._last_step is None:
+            self._last_step = self._find_last_step(step)
+        self._stopped = self._last_step is not None and step >= self._last_step
+        return self._stopped
+
+    def is_stopped(self) -> bool:
+        """The same for ranks that take no steps together: it waits for nobody, as :meth:`is_pruned`."""
+        if not self._stopped:
+            self._stopped = self._find_last_step(0) is not None
+        return self._stopped
+
+    def stop(self) -> None:
+        """Called where this rank raised ``TrialStopped``: rank zero publishes what all have brought.
+
+        Raises:
+            RuntimeError: nobody asked for it.
+        """
+        if not self._stopped:
+            raise RuntimeError(f"rank {self.rank} raised TrialStopped; raise it where should_stop() is true")
+        if self.world_size > 1:
+            store = self._store or self._connect()
+            store.set(f"{_STOPPED}/{self.rank}", "")
+            if self.rank == 0:
+                store.wait([f"{_STOPPED}/{rank}" for rank in range(self.world_size)])
+        if self._live and self.rank == 0:
+            self.checkpoints.publish_last(self.checkpoints.folder)
+
     def agree(self, answer: bool) -> bool:
         """Rank zero's answer, on every rank: what it measured itself (its time, say) the others do not have. All ranks
         must call it equally often."""
@@ -208,6 +257,20 @@ class Trial:
         """Show how far training is, from 0 to 1."""
         if self._reporter is not None:
             self._reporter.progress(share)
+
+    def _asked_to_stop(self) -> bool:
+        return self._reporter is not None and self.checkpoints.active and self._reporter.stopping()
+
+    def _find_last_step(self, step: int) -> int | None:
+        """The last step for all ranks; rank zero, which is at this one, says the next to the others."""
+        if self.rank == 0 and not self._asked_to_stop():
+            return None
+        if self.world_size == 1:
+            return step
+        store = self._store or self._connect()
+        if self.rank == 0:
+            store.set(_STOP, str(step + 1))
+        return int(store.get(_STOP)) if store.check([_STOP]) else None  # for rank zero: now the others see it
 
     def _once_a_node(self, name: str, action: Callable[[], bool]) -> bool:
         """Do it on the first rank of each node while its other ranks wait for the answer."""

@@ -34,11 +34,11 @@ def explain(study: optuna.Study, group: int, trial: FrozenTrial, lost: Outcome, 
 
     Args:
         shared_by: trials that ran in the pod. Of several, nobody knows whose memory it was: each stays lost and runs
-            again, and the one that needs too much is given up when its retries are used up.
+            again by itself, so that the one that needs too much is the one that fails.
     """
     end = read_end(study, group)
     if end is None or not end.ended(trial):
         return lost
     if end.failure is Failure.OOM and shared_by > 1:
-        return replace(lost, message=f"{end.message}; {shared_by} trials ran in it")
+        return replace(lost, message=f"{end.message}; {shared_by} trials ran in it", alone=True)
     return replace(lost, failure=end.failure, message=end.message)

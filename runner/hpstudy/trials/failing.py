@@ -7,14 +7,14 @@ from hpstudy.api.retries import Retries
 from hpstudy.samplers.engine import FIXED
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import WORKER_ENDED, Failure
+from hpstudy.trials.outcome import Outcome
 from hpstudy.trials.retries import give_up_message, has_retry
 
 
 def fail_trial(
     study: optuna.Study,
     trial: FrozenTrial,
-    failure: Failure,
-    message: str,
+    outcome: Outcome,
     retries: Retries,
     *,
     continues: int | None,
@@ -28,6 +28,8 @@ def fail_trial(
             off does in any case, and continues what it would have continued.
     """
     storage, trial_id = study._storage, trial._trial_id
+    failure, message = outcome.failure, outcome.message
+    assert failure is not None
     runs = [*trial.user_attrs.get(attributes.RUNS, []), trial.number]
     trials = storage.get_all_trials(study._study_id, deepcopy=False)
     earlier = [Failure(other.user_attrs[attributes.FAILURE]) for other in trials if other.number in runs[:-1]]
@@ -46,6 +48,8 @@ def fail_trial(
             if not began:
                 continues = trial.user_attrs.get(attributes.CONTINUES)
             attrs = {attributes.RUNS: runs, attributes.CONTINUES: continues}
+            if outcome.alone or attributes.ALONE in trial.user_attrs:
+                attrs[attributes.ALONE] = True
             study.enqueue_trial(parameters, user_attrs=attrs)
     study.tell(trial.number, state=TrialState.FAIL)
     return again

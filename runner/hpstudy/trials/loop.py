@@ -51,6 +51,7 @@ class Assignment:
     parameters: dict[str, Any]
     continues: int | None
     """The trial whose last checkpoint it starts from, where there is one."""
+    alone: bool  # nothing may run beside it
     trial: optuna.Trial = field(compare=False, repr=False)
 
 
@@ -285,7 +286,8 @@ class TrialLoop:
             check_initial_values(self._storage.get_trial(trial._trial_id))
         self._asking = False
         self._in_hand.add(trial.number)
-        return Assignment(trial.number, parameters, trial.user_attrs.get(attributes.CONTINUES), trial)
+        continues, alone = trial.user_attrs.get(attributes.CONTINUES), attributes.ALONE in trial.user_attrs
+        return Assignment(trial.number, parameters, continues, alone, trial)
 
     def _end_making(self, outcome: Outcome) -> None:
         with self._locks.holding(self._budget_lock):
@@ -313,10 +315,8 @@ class TrialLoop:
             self._storage.set_trial_user_attr(trial_id, attributes.CHECKPOINT, place)
         if outcome.failure is not None:
             self._tally()
-            retries, continues = self._spec.retries, self._checkpoints.newest(trial)
-            return fail_trial(
-                self.study, trial, outcome.failure, outcome.message, retries, continues=continues, began=began
-            )
+            continues = self._checkpoints.newest(trial)
+            return fail_trial(self.study, trial, outcome, self._spec.retries, continues=continues, began=began)
         if outcome.pruned:
             self.study.tell(number, state=TrialState.PRUNED)
         else:

@@ -9,6 +9,8 @@ a pod's supervisor  the driver               Hello, Prepared, Invalid, Finished,
 the driver          every pod's supervisor   Run, Abort, Exit
 training rank 0     the driver               Begin, Progress, Report (answered by Answer), Result
 rank 0, inline      the driver               the same, and Failed; the next trial's Run is the answer
+rank 0 of a script  the driver               Begin, Idle: where trials may not take for ever
+rank 0 that saves   the driver               Stoppable; after a Stop, which comes at any moment, Stopped
 ==================  =======================  ===============================================
 
 Several trials may run side by side: what a supervisor and the driver say of one has its number, and a rank zero says
@@ -102,6 +104,12 @@ class Begin(_Message):
     number: int
 
 
+class Idle(_Message):
+    """The script has no trial in hand."""
+
+    kind: Literal["idle"] = "idle"
+
+
 class Progress(_Message):
     """Where training is: a share from 0 to 1."""
 
@@ -136,6 +144,24 @@ class DeviceMemory(BaseModel):
     total: int
 
 
+class Stoppable(_Message):
+    """The trial looks from now on whether it is asked to stop, and saves before it does."""
+
+    kind: Literal["stoppable"] = "stoppable"
+
+
+class Stop(_Message):
+    """The trial's worker must go: save a checkpoint."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class Stopped(_Message):
+    """The checkpoint is published, and no rank does anything more."""
+
+    kind: Literal["stopped"] = "stopped"
+
+
 class Result(_Message):
     """The trial ran to its end, or obeyed a prune. ``memory`` where the rank used a GPU."""
 
@@ -162,9 +188,13 @@ Message = (
     | Abort
     | Exit
     | Begin
+    | Idle
     | Progress
     | Report
     | Answer
+    | Stoppable
+    | Stop
+    | Stopped
     | Result
     | Failed
 )

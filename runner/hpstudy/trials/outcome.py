@@ -26,6 +26,8 @@ class Outcome:
     violations: Mapping[str, float] = field(default_factory=dict)
     scores: tuple[float, ...] = ()
     """Of cross-validation, where stopWhen asks for them."""
+    alone: bool = False
+    """Where it runs again, nothing may run beside it."""
     again: bool = False
     """Once told: it failed, and its parameters run again."""
 

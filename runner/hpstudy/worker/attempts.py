@@ -15,6 +15,9 @@ from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
 
 _log = logging.getLogger(__name__)
 
+PREEMPTED = Failure.PREEMPTED, "the worker was told to stop"
+"""How a trial ends whose worker gets SIGTERM."""
+
 
 @dataclass(eq=False)
 class Session:
@@ -44,6 +47,8 @@ class Attempt:
         launch: number of the trial that its ranks were launched for; another's where they live for many.
         link: rank zero's.
         decided: how it ends whatever its ranks say, because the driver ended it.
+    stoppable: its ranks look whether they are asked to stop, and save before they do.
+    stopping: its worker was told to stop.
         lost: which node went away.
         deadline: when it has taken too long, and
         abort_at: when the ranks that still run are ended; on the clock of ``time.monotonic``.
@@ -60,6 +65,8 @@ class Attempt:
     metrics: dict[str, Any] = field(default_factory=dict)
     result: Result | None = None
     decided: tuple[Failure, str] | None = None
+    stoppable: bool = False
+    stopping: bool = False
     lost: str | None = None
     deadline: float | None = None
     abort_at: float | None = None
@@ -94,6 +101,8 @@ class Attempt:
     def _failure(self) -> tuple[Failure, str] | None:
         if self.decided:
             return self.decided
+        if self.stopping and (self.result is None or self.causes):  # it may have come to its end meanwhile
+            return PREEMPTED
         cause = root_cause(self.causes)
         if self.lost and (cause is None or cause.kind is not Kind.RAISED):
             return Failure.LOST, self.lost

@@ -4,12 +4,8 @@ A process of its own on pod 0, because sockets and a database's connections do n
 supervisor does.
 """
 
-import logging
-import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
@@ -22,39 +18,31 @@ from hpstudy.trials.messages import (
     Abort,
     Answer,
     Begin,
-    Exit,
     Failed,
     Finished,
-    Invalid,
     Message,
     Prepared,
     Progress,
     Report,
     Result,
     Run,
-    Stopping,
+    Stop,
+    Stoppable,
+    Stopped,
 )
 from hpstudy.trials.outcome import Outcome
-from hpstudy.worker.attempts import Attempt, Session
-from hpstudy.worker.nodes import Nodes
+from hpstudy.worker.attempts import PREEMPTED, Attempt, Session
+from hpstudy.worker.grace import grace_seconds
+from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, patience
 from hpstudy.worker.slots import Slots
-
-_log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 """How often a group that has no trial looks whether another group's failed and left room."""
-_LONGEST_WAIT = 3600.0
-"""Seconds; a trialTimeout of a month is more than select(2) takes."""
-LAST_WORDS_SECONDS = 2.0
-"""After the ranks of one node failed, those of the others, who may know more of the cause, have so long to end by
-themselves. They do in milliseconds, unless they wait for one that will not come."""
+_SAVING_SHARE = 2 / 3
+"""Of the pod's grace period, for trials to save: the rest is for telling how they ended."""
 
 
-class SupervisorGoneError(Exception):
-    """The driver's own supervisor ended: so must the driver."""
-
-
-class Driver:
+class Driver(Leader):
     """Runs the trials of one group until the study is over.
 
     Args:
@@ -67,36 +55,26 @@ class Driver:
     ) -> None:
         self._spec = spec
         self._loop = loop
-        self._events = events
-        self._nodes = Nodes(servers, key, self)
+        super().__init__(servers, key, events)
         self._slots: Slots | None = None
         self._attempts: dict[int, Attempt] = {}
         self._session: Session | None = None
+        self._held: Assignment | None = None
+        """A trial that runs alone, while others still do."""
         self._ask_at: float | None = 0.0
         """When to ask for the next trial; None: there will be no more."""
 
-    def run(self) -> None:
-        """Until the study is over, the pod is told to stop, or its supervisor is gone."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # the supervisor is told, and tells the driver what is to be done
-        try:
-            with self._loop:
-                self._events.emit("ready")
-                try:
-                    self._run_trials()
-                except SupervisorGoneError:
-                    self._hand_back(Failure.LOST, "the worker's supervisor is gone")
-                    raise
-                except InvalidStudyError as error:
-                    self._hand_back(Failure.PREEMPTED, f"the study cannot go on: {error.message}")
-                    raise
-            self._send_all(Exit())
-        except InvalidStudyError as error:
-            with suppress(SupervisorGoneError, InvalidStudyError):
-                self._listen_until(lambda: 0 in self._nodes)
-            self._send_all(Exit(reason=error.reason, message=error.message))
-        except SupervisorGoneError:
-            _log.warning("the supervisor is gone")
+    def _lead(self) -> None:
+        with self._loop:
+            self._events.emit("ready")
+            try:
+                self._run_trials()
+            except SupervisorGoneError:
+                self._hand_back(Failure.LOST, "the worker's supervisor is gone")
+                raise
+            except InvalidStudyError as error:
+                self._hand_back(Failure.PREEMPTED, f"the study cannot go on: {error.message}")
+                raise
 
     def _run_trials(self) -> None:
         while self._attempts or self._ask_at is not None:
@@ -108,12 +86,18 @@ class Driver:
                     self._finish(attempt)
                 elif attempt.due is not None and time.monotonic() >= attempt.due:
                     self._end_overdue(attempt)
+            self._let_go()
 
     def _fill(self) -> None:
         """Start trials while there is room for them and the budget has some."""
+        if self._held is not None and not self._attempts:
+            held, self._held = self._held, None
+            self._start(held)
         while self._can_start() and self._ask_at is not None and time.monotonic() >= self._ask_at:
             assigned = self._loop.next()
-            if isinstance(assigned, Assignment):
+            if isinstance(assigned, Assignment) and assigned.alone and self._attempts:
+                self._held = assigned
+            elif isinstance(assigned, Assignment):
                 self._start(assigned)
             elif assigned.next is Next.WAIT or self._attempts:  # how those in hand end may change the answer
                 self._ask_at = time.monotonic() + _WAIT_SECONDS
@@ -123,14 +107,15 @@ class Driver:
 
     def _can_start(self) -> bool:
         ready = self._nodes.prepared == self._spec.workers.nodes and (self._session is None or not self._session.ending)
-        return ready and self._slots is not None and self._slots.has_room
+        alone = self._held is not None or any(attempt.assignment.alone for attempt in self._attempts.values())
+        return ready and not alone and self._slots is not None and self._slots.has_room
 
     def _patience(self) -> float | None:
         """Seconds until something is due without a message."""
         due = [attempt.due for attempt in self._attempts.values() if attempt.due is not None]
         if self._ask_at is not None and self._can_start():
             due.append(self._ask_at)
-        return min(max(0.0, min(due) - time.monotonic()), _LONGEST_WAIT) if due else None
+        return patience(min(due, default=None))
 
     def _start(self, assignment: Assignment) -> None:
         assert self._slots is not None
@@ -156,7 +141,7 @@ class Driver:
             return
         if self._spec.workers.isolation == "inline":
             self._session = Session(attempt.number, set(nodes))
-        self._send_all(run)
+        self._send_all(run, self._nodes)
 
     def _finish(self, attempt: Attempt) -> None:
         """Judge a trial that no node runs any more. What its rank zero said before its node said that it ended comes
@@ -186,14 +171,16 @@ class Driver:
 
     def _hand_back(self, failure: Failure, message: str) -> None:
         """End the trials in hand, whose ranks end with the supervisor."""
+        self._hand_back_held(failure, message)
         for attempt in list(self._attempts.values()):
             if attempt.waiting_for:
                 attempt.decided = attempt.decided or (failure, message)
             self._finish(attempt)
 
-    def _listen_until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._nodes.listen(None)
+    def _hand_back_held(self, failure: Failure, message: str) -> None:
+        if self._held is not None:
+            self._loop.tell(self._held, Outcome(failure=failure, message=message))
+            self._held = None
 
     def from_rank(self, link: "Link[bytes, bytes]", message: Message) -> None:
         """Act on what a rank zero said."""
@@ -212,6 +199,11 @@ class Driver:
                 prune = self._loop.report(attempt.assignment, step, metrics, past=message.past)
                 self._events.emit("report", number=attempt.number, step=step, metrics=metrics)
                 self._nodes.answer(link, Answer(prune=prune))
+            case Stoppable():
+                attempt.stoppable = True
+            case Stopped():
+                attempt.decided = attempt.decided or PREEMPTED
+                self._abort(attempt)
             case Result():
                 attempt.result = message
                 if self._session is not None:
@@ -220,16 +212,18 @@ class Driver:
                 attempt.causes.append(cause)
                 attempt.waiting_for.clear()
 
-    def from_node(self, node: int, message: Message) -> None:
-        """Act on what a supervisor said."""
+    @property
+    def _busy(self) -> bool:
+        return bool(self._attempts)
+
+    def _prepared(self, node: int, message: Prepared) -> None:
+        if node == 0:
+            trials = self._spec.budget.max_trials
+            shape = (message.processes, message.cpus, message.gpus)
+            self._slots = Slots(self._spec.workers.trials_per_pod, *shape, trials)
+
+    def _hear(self, node: int, message: Message) -> None:
         match message:
-            case Prepared(processes=processes, cpus=cpus, gpus=gpus):
-                self._nodes.mark_prepared(node)
-                if node == 0:
-                    trials = self._spec.budget.max_trials
-                    self._slots = Slots(self._spec.workers.trials_per_pod, processes, cpus, gpus, trials)
-            case Invalid(reason=reason, message=text):
-                raise InvalidStudyError(reason, text)
             case Finished(number=number, cause=cause):
                 for attempt in self._attempts.values():
                     if attempt.launch == number:
@@ -239,19 +233,25 @@ class Driver:
                             attempt.abort_at = attempt.abort_at or time.monotonic() + LAST_WORDS_SECONDS
                 if self._session is not None and self._session.launch == number:
                     self._leave_session(self._session, node)
-            case Stopping():
-                # Pod 0 takes the driver with it; another pod's trial is handed back, and its replacement awaited.
-                if node == 0:
-                    self._ask_at = None
-                for attempt in self._attempts.values():
-                    attempt.decided = attempt.decided or (Failure.PREEMPTED, "the worker was told to stop")
-                    self._abort(attempt)
 
-    def lose(self, node: int) -> None:
-        """Act on the end of a supervisor."""
-        if node == 0:
-            raise SupervisorGoneError
-        _log.warning("node %d is gone", node)
+    def _stop(self) -> None:
+        """Trials that can save get the time for it; the others have nothing to lose."""
+        if self._stopping:
+            self._ask_at = None
+            self._hand_back_held(*PREEMPTED)
+        for attempt in self._attempts.values():
+            if attempt.stopping:
+                continue
+            attempt.stopping = True
+            if attempt.stoppable and attempt.link is not None and attempt.decided is None:
+                self._nodes.answer(attempt.link, Stop())
+                latest = time.monotonic() + _SAVING_SHARE * grace_seconds()
+                attempt.abort_at = min(attempt.abort_at or latest, latest)
+            else:
+                attempt.decided = attempt.decided or PREEMPTED
+                self._abort(attempt)
+
+    def _lost(self, node: int) -> None:
         for attempt in self._attempts.values():
             if node in attempt.waiting_for:
                 attempt.waiting_for.discard(node)
@@ -280,10 +280,6 @@ class Driver:
     def _end_session(self, session: Session) -> None:
         for node in session.waiting_for:
             self._nodes.send(node, Abort(number=session.launch))
-
-    def _send_all(self, message: Message) -> None:
-        for node in self._nodes:
-            self._nodes.send(node, message)
 
 
 def free_port(taken: set[int]) -> int:

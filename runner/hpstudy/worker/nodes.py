@@ -90,6 +90,10 @@ class Nodes:
         """It can take trials."""
         self._nodes[node].prepared = True
 
+    def mark_leaving(self, node: int) -> None:
+        """It takes no more trials."""
+        self._nodes[node].prepared = False
+
     def _accept(self, server: socket.socket) -> None:
         try:
             self._others.append(accept(server, self._key))

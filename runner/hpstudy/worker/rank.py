@@ -16,10 +16,25 @@ from hpstudy.checkpoints.opening import open_store
 from hpstudy.checkpoints.store import CheckpointStore
 from hpstudy.training.form import Form
 from hpstudy.training.isolation import seed_generators
-from hpstudy.training.trial import Trial
+from hpstudy.training.trial import Trial, TrialStopped
 from hpstudy.trials.causes import Cause
 from hpstudy.trials.channel import connect
-from hpstudy.trials.messages import Answer, Begin, DeviceMemory, Failed, Progress, Report, Result, Run, receive, send
+from hpstudy.trials.messages import (
+    Answer,
+    Begin,
+    DeviceMemory,
+    Failed,
+    Message,
+    Progress,
+    Report,
+    Result,
+    Run,
+    Stop,
+    Stoppable,
+    Stopped,
+    receive,
+    send,
+)
 from hpstudy.worker.share import take_share
 
 _PROGRESS_INTERVAL = 0.2  # seconds; a display needs no more, and a step may take a millisecond
@@ -31,17 +46,41 @@ class DriverLink:
     def __init__(self, address: str, key: bytes) -> None:
         self._connection = connect(address, key)
         self._shown = 0.0
+        self._stoppable = self._stopping = False
 
     def begin(self, number: int) -> None:
         """Say whose trial's line this is from here on."""
+        self._stoppable = self._stopping = False
         send(self._connection, Begin(number=number))
 
     def report(self, step: int, metrics: Mapping[str, Any], *, past: bool = False) -> bool:
         """Record metrics and wait for the answer."""
         send(self._connection, Report(step=step, metrics=dict(metrics), past=past))
-        answer = receive(self._connection)
+        answer = self._receive()
         assert isinstance(answer, Answer)
         return answer.prune
+
+    def stopping(self) -> bool:
+        """Whether the worker was told to stop. Who asks for the first time says thereby that the trial will obey."""
+        if not self._stoppable:
+            self._stoppable = True
+            send(self._connection, Stoppable())
+        if not self._stopping and self._connection.poll():
+            assert isinstance(receive(self._connection), Stop)
+            self._stopping = True
+        return self._stopping
+
+    def stopped(self) -> None:
+        """Say that the checkpoint is published."""
+        send(self._connection, Stopped())
+
+    def _receive(self) -> Message:
+        """The answer; a Stop may come before it."""
+        message = receive(self._connection)
+        if isinstance(message, Stop):
+            self._stopping = True
+            message = receive(self._connection)
+        return message
 
     def progress(self, share: float) -> None:
         """Show the progress, not too often."""
@@ -61,7 +100,7 @@ class DriverLink:
     def next(self) -> Run | None:
         """Wait for the next trial of these ranks; None when the driver has hung up."""
         try:
-            message = receive(self._connection)
+            message = self._receive()
         except (EOFError, OSError):
             return None
         assert isinstance(message, Run)
@@ -136,6 +175,12 @@ def train(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> En
         except optuna.TrialPruned:
             trial.prune()
             ended = Ended({}, pruned=True)
+        except TrialStopped:
+            trial.stop()
+            if link is not None:
+                link.stopped()
+            while True:  # until the driver, who knows when all is told, ends all ranks
+                time.sleep(3600)
         trial.end(pruned=ended.pruned)
         return ended
     except BaseException:

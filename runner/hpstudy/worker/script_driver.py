@@ -5,26 +5,24 @@ and again until the study is over, and ends what a script that failed left runni
 """
 
 import logging
-import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.trials import Script
+from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next, Standing
 from hpstudy.trials.causes import Cause, Kind, root_cause
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
 from hpstudy.trials.loop import TrialLoop
-from hpstudy.trials.messages import Abort, Exit, Finished, Invalid, Message, Prepared, Run, Stopping
+from hpstudy.trials.messages import Abort, Begin, Finished, Idle, Message, Prepared, Run
 from hpstudy.trials.outcome import Outcome
-from hpstudy.worker.driver import LAST_WORDS_SECONDS, SupervisorGoneError, free_port
-from hpstudy.worker.nodes import Nodes
+from hpstudy.worker.attempts import PREEMPTED
+from hpstudy.worker.driver import free_port
+from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, patience
 
 _log = logging.getLogger(__name__)
 
@@ -44,14 +42,21 @@ class _Launch:
     Attributes:
         waiting_for: nodes whose ranks have not ended.
         decided: why this driver ended it.
-        abort_at: when the ranks that still run are ended, on the clock of ``time.monotonic``.
+        deadline: when its trial has taken too long, and
+        abort_at: when the ranks that still run are ended; on the clock of ``time.monotonic``.
     """
 
     number: int
     waiting_for: set[int]
     causes: list[Cause] = field(default_factory=list)
     decided: tuple[Failure, str] | None = None
+    deadline: float | None = None
     abort_at: float | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When the driver has to look at it without a message."""
+        return min((at for at in (self.deadline, self.abort_at) if at is not None), default=None)
 
     @property
     def cause(self) -> Cause | None:
@@ -61,14 +66,14 @@ class _Launch:
     def left(self) -> Outcome:
         """How the trial ended that the script may have left running."""
         cause = self.cause
-        if self.decided and (self.decided[0] is Failure.PREEMPTED or cause is None or cause.kind is not Kind.RAISED):
+        if self.decided and (self.decided[0] is not Failure.LOST or cause is None or cause.kind is not Kind.RAISED):
             return Outcome(failure=self.decided[0], message=self.decided[1])
         if cause is not None:
             return Outcome(failure=cause.failure, message=cause.message)
         return Outcome(failure=Failure.ERROR, message="the script ended before the trial did")
 
 
-class ScriptDriver:
+class ScriptDriver(Leader):
     """Runs the script of one group until the study is over.
 
     Args:
@@ -78,45 +83,32 @@ class ScriptDriver:
     """
 
     def __init__(
-        self, script: Script, nodes: int, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events
+        self, spec: StudySpec, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events
     ) -> None:
-        self._script = script
-        self._size = nodes
+        self._spec = spec
         self._loop = loop
-        self._events = events
-        self._nodes = Nodes(servers, key, self)
+        super().__init__(servers, key, events)
         self._launch: _Launch | None = None
-        self._stopping = False
 
-    def run(self) -> None:
-        """Until the study is over, the pod is told to stop, or its supervisor is gone."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # the supervisor is told, and tells the driver what is to be done
+    def _lead(self) -> None:
         try:
-            try:
-                self._run_scripts()
-            except SupervisorGoneError:  # its ranks have ended with it
-                self._settle(Outcome(failure=Failure.LOST, message="the worker's supervisor is gone"))
-                raise
-            self._send_all(Exit())
-        except InvalidStudyError as error:
-            with suppress(SupervisorGoneError, InvalidStudyError):
-                self._listen_until(lambda: 0 in self._nodes)
-            self._send_all(Exit(reason=error.reason, message=error.message))
-        except SupervisorGoneError:
-            _log.warning("the supervisor is gone")
+            self._run_scripts()
+        except SupervisorGoneError:  # its ranks have ended with it
+            self._settle(Outcome(failure=Failure.LOST, message="the worker's supervisor is gone"))
+            raise
 
     def _run_scripts(self) -> None:
         standing = self._settle(None)
         self._events.emit("ready")
         failures = number = 0
         while standing.verdict.next in (Next.ASK, Next.WAIT):
-            self._listen_until(lambda: self._stopping or self._nodes.prepared == self._size)
+            self._listen_until(lambda: self._stopping or self._nodes.prepared == self._spec.workers.nodes)
             if self._stopping:
                 return
             launch = self._run_script(number)
             number += 1
             before, standing = standing, self._settle(launch.left())
+            self._let_go()
             if launch.decided:
                 continue
             failures = 0 if standing.finished > before.finished else failures + 1
@@ -131,10 +123,12 @@ class ScriptDriver:
         Raises:
             InvalidStudyError: it would do so again.
         """
+        assert self._spec.trial.script is not None
+        path = self._spec.trial.script.path
         if cause is None:
             raise InvalidStudyError(
                 reasons.SCRIPT_ENDED,
-                f"trial.script {self._script.path} ended without running a trial; it must call "
+                f"trial.script {path} ended without running a trial; it must call "
                 "hpstudy.hyperparameter_search(trainer, ...)",
             )
         _log.error("the script failed on rank %d: %s\n%s", cause.rank, cause.message, cause.traceback)
@@ -144,18 +138,21 @@ class ScriptDriver:
             lines = "\n".join(cause.traceback.splitlines()[-_LAST_LINES:]) or cause.message
             raise InvalidStudyError(
                 reasons.SCRIPT_FAILED,
-                f"trial.script {self._script.path} failed {failures} times without finishing a trial; last:\n{lines}",
+                f"trial.script {path} failed {failures} times without finishing a trial; last:\n{lines}",
             )
 
     def _run_script(self, number: int) -> _Launch:
         launch = self._launch = _Launch(number, set(self._nodes))
-        self._send_all(Run(number=number, parameters={}, port=free_port(set())))
+        self._send_all(Run(number=number, parameters={}, port=free_port(set())), self._nodes)
         while launch.waiting_for:
-            patience = None if launch.abort_at is None else max(0.0, launch.abort_at - time.monotonic())
-            self._nodes.listen(patience)
-            if launch.abort_at is not None and time.monotonic() >= launch.abort_at:
-                launch.abort_at = None
+            self._nodes.listen(patience(launch.due))
+            if launch.due is not None and time.monotonic() >= launch.due:
+                if launch.due == launch.deadline:
+                    message = f"took longer than trialTimeout {self._spec.trial_timeout}"
+                    launch.decided = launch.decided or (Failure.TIMEOUT, message)
+                launch.deadline = launch.abort_at = None
                 self._abort(launch)
+        self._nodes.drain(apart=())  # what its rank zero still said is not the next one's
         self._launch = None
         return launch
 
@@ -166,34 +163,37 @@ class ScriptDriver:
         return standing
 
     def from_rank(self, link: "Link[bytes, bytes]", message: Message) -> None:
-        """Ranks of a script say nothing here."""
+        """A script's says when a trial begins and has ended."""
+        if self._launch is not None and self._spec.trial_timeout is not None:
+            match message:
+                case Begin():
+                    self._launch.deadline = time.monotonic() + self._spec.trial_timeout.seconds
+                case Idle():
+                    self._launch.deadline = None
 
-    def from_node(self, node: int, message: Message) -> None:
-        """Act on what a supervisor said."""
+    @property
+    def _busy(self) -> bool:
+        return self._launch is not None
+
+    def _prepared(self, node: int, message: Prepared) -> None:
+        """The script may be started when all nodes are."""
+
+    def _hear(self, node: int, message: Message) -> None:
         launch = self._launch
         match message:
-            case Prepared():
-                self._nodes.mark_prepared(node)
-            case Invalid(reason=reason, message=text):
-                raise InvalidStudyError(reason, text)
             case Finished(number=number, cause=cause) if launch and launch.number == number:
                 launch.waiting_for.discard(node)
                 if cause is not None:
                     launch.causes.append(cause)
                 patience = _LEAVING_SECONDS if cause is None else LAST_WORDS_SECONDS
                 launch.abort_at = launch.abort_at or time.monotonic() + patience
-            case Stopping():
-                # Pod 0 takes the driver with it; another pod's trial is handed back, and its replacement awaited.
-                self._stopping = self._stopping or node == 0
-                if launch:
-                    launch.decided = launch.decided or (Failure.PREEMPTED, "the worker was told to stop")
-                    self._abort(launch)
 
-    def lose(self, node: int) -> None:
-        """Act on the end of a supervisor."""
-        if node == 0:
-            raise SupervisorGoneError
-        _log.warning("node %d is gone", node)
+    def _stop(self) -> None:
+        if self._launch:
+            self._launch.decided = self._launch.decided or PREEMPTED
+            self._abort(self._launch)
+
+    def _lost(self, node: int) -> None:
         if self._launch and node in self._launch.waiting_for:
             self._launch.waiting_for.discard(node)
             self._launch.decided = self._launch.decided or (Failure.LOST, f"the pod of node {node} is gone")
@@ -202,11 +202,3 @@ class ScriptDriver:
     def _abort(self, launch: _Launch) -> None:
         for node in launch.waiting_for:
             self._nodes.send(node, Abort(number=launch.number))
-
-    def _listen_until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._nodes.listen(None)
-
-    def _send_all(self, message: Message) -> None:
-        for node in self._nodes:
-            self._nodes.send(node, message)

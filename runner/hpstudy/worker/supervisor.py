@@ -32,6 +32,7 @@ from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_
 from hpstudy.trials.events import Events
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
 from hpstudy.worker.cpu import available_cpus
+from hpstudy.worker.grace import grace_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ EXIT_INVALID = 2
 EXIT_PREEMPTED = 143
 """As a process that SIGTERM ended."""
 _EXIT_LOST_DRIVER = 1
-_GRACE = 20.0
-"""Seconds for the driver to hand the trial back after SIGTERM; a pod has 30."""
+_GRACE_SHARE = 0.8
+"""Of the pod's grace period, for the driver to hand the trials back after SIGTERM."""
 _CONNECT_TIMEOUT = 5
 """Seconds; then look whether we were told to stop, while the driver waits for a database that is away."""
 _DRIVER_GRACE = 5.0  # seconds
@@ -158,11 +159,9 @@ class _Supervisor:
             if deadline is not None and not ready:
                 return self._end(EXIT_PREEMPTED)
             if self._stop_reader in ready:
-                deadline = time.monotonic() + _GRACE
+                deadline = time.monotonic() + _GRACE_SHARE * grace_seconds()
                 with suppress(OSError):
                     send(link, Stopping())
-                if self._worker.node != 0:
-                    return self._end(EXIT_PREEMPTED)
             for sentinel in ready:
                 if sentinel in sentinels:
                     self._report_end(link, sentinels[sentinel])
@@ -220,6 +219,7 @@ class _Supervisor:
                 group=worker.group,
                 output=worker.output,
                 folder=worker.folder,
+                driver=self._local,
                 events=worker.events.descriptor,
             )
             return run_script, (self._form, run, environment)
@@ -284,7 +284,7 @@ def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     spec = worker.study.spec
     loop = TrialLoop(spec, worker.storage_url, worker.stored_name, worker.group, output=worker.output)
     if spec.trial.script is not None:
-        ScriptDriver(spec.trial.script, spec.workers.nodes, loop, servers, key, worker.events).run()
+        ScriptDriver(spec, loop, servers, key, worker.events).run()
     else:
         Driver(spec, loop, servers, key, worker.events).run()
 

@@ -18,7 +18,7 @@ from tests.support.regression import LineConfig, LineModel, trainer
 def test_a_script_reads_what_its_group_wrote(tmp_path: Path) -> None:
     study = tmp_path / "study.json"
     study.write_text(json.dumps(manifest()))
-    written = GroupEnvironment(study, "sqlite:///study.db", "mine", 2, tmp_path / "output", tmp_path)
+    written = GroupEnvironment(study, "sqlite:///study.db", "mine", 2, tmp_path / "output", tmp_path, "/driver")
     read = GroupEnvironment.from_environment(written.variables())
     assert read == written
     assert read is not None
@@ -43,7 +43,7 @@ def in_group(folder: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Gr
     )
     (folder / "study.json").write_text(json.dumps(study))
     url = f"sqlite:///{folder / 'group.db'}"
-    environment = GroupEnvironment(folder / "study.json", url, "mine", 0, folder / "output", folder)
+    environment = GroupEnvironment(folder / "study.json", url, "mine", 0, folder / "output", folder, "/driver")
     for name, value in environment.variables().items():
         monkeypatch.setenv(name, value)
     return environment

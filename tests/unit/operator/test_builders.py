@@ -56,7 +56,8 @@ class TestJob:
             *["--coordinator", "reviews-0-0.reviews-0:29400"],
         ]
         assert container["env"] == [
-            {"name": "HPSTUDY_STORAGE_URL", "valueFrom": {"secretKeyRef": {"name": "storage", "key": "url"}}}
+            {"name": "HPSTUDY_STORAGE_URL", "valueFrom": {"secretKeyRef": {"name": "storage", "key": "url"}}},
+            {"name": "HPSTUDY_GRACE_SECONDS", "value": "30"},
         ]
         assert pod_spec()["subdomain"] == build_service(study(), 0)["metadata"]["name"] == "reviews-0"
 
@@ -138,6 +139,7 @@ class TestTemplate:
         assert made["metadata"]["annotations"] == {"note": "mine"}
         assert {key: spec[key] for key in PLACEMENT} == PLACEMENT
         assert spec["terminationGracePeriodSeconds"] == 300
+        assert {"name": "HPSTUDY_GRACE_SECONDS", "value": "300"} in spec["containers"][0]["env"]
         assert (container["image"], container["imagePullPolicy"]) == ("mine:1", "Always")
         assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
         assert {"name": "HF_HOME", "value": "/data/hf"} in container["env"]

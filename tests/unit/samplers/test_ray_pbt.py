@@ -82,6 +82,9 @@ class Hand:
     def progress(self, share: float) -> None:
         """Nobody watches."""
 
+    def stopping(self) -> bool:
+        return False
+
     def take(self, study: StudySpec) -> None:
         answer = self.loop.next()
         if isinstance(answer, Verdict):
