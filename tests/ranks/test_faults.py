@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,10 +50,14 @@ def test_whatever_ends_one_rank_ends_the_trial_everywhere(tmp_path: Path, nodes:
     assert "can't allocate memory: you tried to allocate 1073741824 bytes" in allocation[1]
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_trial_that_takes_too_long_is_ended_and_no_other_is(tmp_path: Path, nodes: int) -> None:
-    """On one node beside another trial."""
-    workers = {"trialsPerPod": 3 - nodes}
+@pytest.mark.parametrize(
+    ("nodes", "workers"),
+    [(1, {"trialsPerPod": 2}), (2, {}), (2, {"isolation": "inline"})],
+    ids=["beside another", "two nodes", "inline"],
+)
+def test_a_trial_that_takes_too_long_is_ended_and_no_other_is(
+    tmp_path: Path, nodes: int, workers: dict[str, Any]
+) -> None:
     budget = {"maxTrials": 2}
     with group(tmp_path, "hangs_at_first", nodes=nodes, workers=workers, trialTimeout="8s", budget=budget) as made:
         assert made.join() == [0] * nodes

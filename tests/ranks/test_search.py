@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.storage import attributes
@@ -42,21 +43,24 @@ def trials(folder: Path) -> list[FrozenTrial]:
         storage.engine.dispose()
 
 
-def test_ranks_agree_on_suggestions_prunes_and_failures(tmp_path: Path) -> None:
-    done = torchrun("agree", tmp_path, ranks=2)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_agree_on_suggestions_prunes_and_failures(tmp_path: Path, ranks: int) -> None:
+    done = torchrun("agree", tmp_path, ranks=ranks)
     assert done.returncode == 0, done.stderr[-4000:]
-    zero, one = said(tmp_path, 0), said(tmp_path, 1)
+    zero, *others = (said(tmp_path, rank) for rank in range(ranks))
+    one = others[-1]
 
-    # hp_space runs once for a trial, on rank zero; everything else is the same on both.
+    # hp_space runs once for a trial, on rank zero; everything else is the same on all.
     asked = [words["asked"] for words in zero if "asked" in words]
     assert asked == list(range(5))
-    both = [[words for words in rank if not words.keys() & {"asked", "began"}] for rank in (zero, one)]
-    assert both[0] == both[1]
+    for other in others:
+        said_by = [[words for words in rank if not words.keys() & {"asked", "began"}] for rank in (zero, other)]
+        assert said_by[0] == said_by[1]
     models = [words for words in one if "params" in words]
     stored = trials(tmp_path)
     assert [words["params"] for words in models] == [trial.params for trial in stored]
 
-    # Trial 1 raised on both ranks: it failed, and the search went on.
+    # Trial 1 raised on all ranks: it failed, and the search went on.
     states = [trial.state for trial in stored]
     assert states[1] is TrialState.FAIL
     assert stored[1].user_attrs[attributes.MESSAGE] == "ValueError: no such model"
@@ -70,7 +74,7 @@ def test_ranks_agree_on_suggestions_prunes_and_failures(tmp_path: Path) -> None:
             batch = trial.params["per_device_train_batch_size"]
             assert words["seed"] == trial.params["seed"]
             assert words["batch"] == batch
-            steps = len(trial.intermediate_values) * 64 // (2 * batch)
+            steps = len(trial.intermediate_values) * 64 // (ranks * batch)
             assert words["step"] == steps
     best = one[-1]["best"]
     assert best["objective"] == min(trial.value for trial in stored if trial.state is TrialState.COMPLETE)

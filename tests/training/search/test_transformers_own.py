@@ -89,7 +89,8 @@ def test_ray(tmp_path: Path) -> None:
 
 
 def test_wandb_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_API_KEY", "WANDB_ENTITY", "WANDB_PROJECT"):  # a server would ask for them
+        monkeypatch.delenv(name, raising=False)
 
     def hp_space(trial: Any) -> dict[str, Any]:
         return {

@@ -20,6 +20,7 @@ PROGRAM = {
     "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
 }
 SECRET_URL = {"name": "HPSTUDY_STORAGE_URL", "valueFrom": {"secretKeyRef": {"name": "storage", "key": "url"}}}
+GRACE = {"name": "HPSTUDY_GRACE_SECONDS", "value": "30"}
 
 
 def command(*containers: dict[str, Any], workers: dict[str, Any] | None = None, **pod: Any) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def test_the_worker_has_a_container_of_its_own_which_alone_has_the_secret_and_de
     (worker,) = spec["containers"]
     assert (worker["name"], worker["image"], worker["command"]) == ("hpstudy", IMAGE, ["hpstudy"])
     assert worker["args"][-2:] == ["--output", "/hpstudy/output"]
-    assert worker["env"] == [{"name": "HPSTUDY_AGENT", "value": "/hpstudy"}, SECRET_URL]
+    assert worker["env"] == [{"name": "HPSTUDY_AGENT", "value": "/hpstudy"}, SECRET_URL, GRACE]
     assert "limits" not in worker["resources"], "GPUs are the program's"
     assert "secretKeyRef" not in json.dumps(spec["initContainers"])
     assert "/etc/hpstudy" not in json.dumps(spec["initContainers"])
@@ -89,7 +90,7 @@ def test_a_container_of_the_workers_name_changes_the_worker() -> None:
     spec = pod(command(own, PROGRAM))
     (worker,) = spec["containers"]
     assert (worker["image"], worker["resources"]) == ("runner:mine", own["resources"])
-    assert worker["env"] == [key, {"name": "HPSTUDY_AGENT", "value": "/hpstudy"}, SECRET_URL]
+    assert worker["env"] == [key, {"name": "HPSTUDY_AGENT", "value": "/hpstudy"}, SECRET_URL, GRACE]
     assert spec["initContainers"][0]["image"] == "runner:mine"
     assert spec["initContainers"][1]["image"] == "julia:1"
 
