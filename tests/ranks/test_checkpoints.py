@@ -15,6 +15,7 @@ from hpstudy.storage import attributes
 from tests.ranks.checkpointed_trials import STEPS, STOPS_AT, counted
 from tests.ranks.groups import OWN_FOLDERS, eventually, group
 from tests.ranks.test_worker import failure
+from tests.training.forms import TINY_BERT
 
 FUNCTION = {"function": "checkpointed_trials:counts"}
 
@@ -105,17 +106,6 @@ def test_a_trial_that_stops_unasked_has_failed(tmp_path: Path) -> None:
         assert failure(made, 0) == ("error", message)
 
 
-CONFIG = {
-    "model_type": "bert",
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 16,
-}
-
-
 def trainer_twice(folder: Path, arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Two trials of the same hyperparameters, of which one is to be cut off: the third goes on from it. There is
     dropout, so that each rank's random generator matters."""
@@ -125,7 +115,7 @@ def trainer_twice(folder: Path, arguments: dict[str, Any], **options: Any) -> di
     (folder / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
     transformers = {
         "task": "text-classification",
-        "model": {"config": CONFIG},
+        "model": {"config": TINY_BERT},
         "dataset": {"csv": str(folder / "reviews.csv"), "maxLength": 12},
         "arguments": {"learning_rate": 3e-3} | arguments,
         **options,

@@ -15,19 +15,10 @@ from hpstudy.checkpoints.store import BEST
 from hpstudy.training.form import Form, load_form
 from hpstudy.training.trial import Trial, TrialStopped
 from tests.support.builders import spec
+from tests.training.forms import TINY_BERT
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch and Transformers are not ours to mend
 
-CONFIG = {
-    "model_type": "bert",
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 16,
-}
-"""With dropout: a trial that continues needs the state of the random generators."""
 DATASET = {"csv": "reviews.csv", "maxLength": 12}
 
 
@@ -80,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_form(folder: Path, evaluation: str = "best", **arguments: Any) -> tuple[StudySpec, Form]:
     transformers = {
         "task": "text-classification",
-        "model": {"config": CONFIG},
+        "model": {"config": TINY_BERT},
         "dataset": DATASET,
         "evaluation": evaluation,
         "arguments": {"num_train_epochs": 4, "learning_rate": 3e-3, "per_device_train_batch_size": 16} | arguments,

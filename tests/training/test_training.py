@@ -16,19 +16,9 @@ from hpstudy.training.trial import Trial
 from hpstudy.trials.outcome import conclude
 from tests.ranks.groups import group
 from tests.support.builders import spec
-from tests.training.forms import RATE, Recorder, prepared, run, splits_of
+from tests.training.forms import RATE, TINY_BERT, WITHOUT_DROPOUT, Recorder, prepared, run, splits_of
 
-CONFIG = {
-    "model_type": "bert",
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 16,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
+CONFIG = TINY_BERT | WITHOUT_DROPOUT
 F1 = [{"metric": "eval_f1", "direction": "maximize"}]
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch and Transformers are not ours to mend
 
