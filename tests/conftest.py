@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpstudy.storage.opening import open_storage
+from tests.support.mariadb import MariaDB, mariadb
 from tests.support.postgres import Postgres, postgres
 
 
@@ -32,10 +33,17 @@ def url(tmp_path: Path, empty_database: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def maria() -> Iterator[MariaDB]:
+    """A real MariaDB for the tests of one process."""
+    with mariadb() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty storage of either kind."""
+    """An empty storage of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
-    server: Postgres = request.getfixturevalue("database")
+    server: Postgres | MariaDB = request.getfixturevalue({"postgresql": "database", "mysql": "maria"}[request.param])
     return server.create_database(f"test-{abs(hash(request.node.nodeid))}")

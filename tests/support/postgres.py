@@ -1,8 +1,6 @@
 """A real PostgreSQL for the block, in a second: unsafe against power cuts, and the tests' own."""
 
 import contextlib
-import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -11,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.support.processes import free_port, hack, start, stop, wait_until
+from tests.support.processes import free_port, hack, start, stop, unprivileged, wait_until
 
 #: Nothing that is kept matters after the test.
 _SETTINGS = {
@@ -71,7 +69,7 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     """Run a PostgreSQL of the block's own."""
     programs = Path(hack("postgres.sh"))
-    user = _unprivileged()
+    user = unprivileged("postgres")
     # Not below pytest's tmp_path, which only its owner may enter.
     directory = Path(tempfile.mkdtemp(prefix="hpstudy-pg-"))
     server = Postgres(programs, directory, user)
@@ -84,14 +82,6 @@ def postgres() -> Iterator[Postgres]:
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _unprivileged() -> str | None:
-    """Return the account to run as: PostgreSQL refuses root. None: the one that we are."""
-    if os.geteuid() != 0:
-        return None
-    accounts = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in ("postgres", "nobody") if name in accounts)
 
 
 def _initdb(programs: Path, directory: Path, user: str | None) -> None:

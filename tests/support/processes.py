@@ -1,6 +1,8 @@
 """Servers that tests start and that never outlive them."""
 
 import contextlib
+import os
+import pwd
 import shutil
 import signal
 import socket
@@ -30,6 +32,15 @@ def hack(script: str, *arguments: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
+def unprivileged(preferred: str) -> str | None:
+    """Return the account to run a database as, which refuses root: the preferred one where it exists. None: the one
+    that we are."""
+    if os.geteuid() != 0:
+        return None
+    accounts = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in (preferred, "nobody") if name in accounts)
+
+
 def free_port() -> int:
     """Return a port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:
@@ -47,7 +58,7 @@ def start(command: Sequence[str | Path], log: Path, *, user: str | None = None) 
     if shutil.which("setpriv"):
         prefix = ["setpriv", "--pdeathsig", "KILL"]
         if user:
-            prefix += ["--reuid", user, "--regid", user, "--init-groups"]
+            prefix += ["--reuid", user, "--regid", str(pwd.getpwnam(user).pw_gid), "--init-groups"]
     with log.open("ab") as out:
         return subprocess.Popen([*prefix, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 

@@ -247,7 +247,7 @@ def test_an_outage_of_the_database_is_survived(database: Postgres) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("mysql://u:secret@h/d", "must look like"),
+        ("oracle://u:secret@h/d", "must look like"),
         ("postgresql//u:secret@h", "must look like"),
         ("hello", "must look like"),
     ],

@@ -45,6 +45,12 @@ SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
 """The Secret of ``storage.secretRef``, or its key, does not exist."""
 STORAGE_UNREACHABLE = "StorageUnreachable"
 """The database does not answer, refuses the credentials, or its URL is malformed."""
+SCHEMA_MISMATCH = "SchemaMismatch"
+"""The tables of the storage were made by another version of Optuna."""
+
+# Events of a deletion
+STUDY_LEFT_IN_STORAGE = "StudyLeftInStorage"
+"""deletionPolicy is Delete, and the storage could not be reached."""
 
 # Running
 WAITING_FOR_WORKERS = "WaitingForWorkers"

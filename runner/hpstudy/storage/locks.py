@@ -3,17 +3,22 @@
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-_CONNECT_TIMEOUT = 10  # seconds
+from hpstudy.storage.connecting import connect_args
+
+_SILENCE_SECONDS = 60
+_MAX_USER_LOCK = 60
 
 
 class _Locks(Protocol):
@@ -23,18 +28,21 @@ class _Locks(Protocol):
 
 
 class SessionLocks:
-    """Named locks on one connection of its own (PostgreSQL) or on files beside the database (SQLite).
+    """Named locks on one connection of its own (PostgreSQL, MySQL) or on files beside the database (SQLite).
 
     Several names may be held at once. All are released when the object is closed or its process ends.
     """
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
-        self._locks: _Locks = (
-            _FileLocks(Path(parsed.database or "hpstudy.db"))
-            if parsed.get_backend_name() == "sqlite"
-            else _AdvisoryLocks(url)
-        )
+        self._locks: _Locks
+        match parsed.get_backend_name():
+            case "sqlite":
+                self._locks = _FileLocks(Path(parsed.database or "hpstudy.db"))
+            case "mysql":
+                self._locks = _UserLocks(parsed)
+            case _:
+                self._locks = _AdvisoryLocks(parsed)
 
     def acquire(self, name: str, *, wait: bool = True) -> bool:
         """Take the lock; without ``wait``, return False when another process has it."""
@@ -69,19 +77,11 @@ class SessionLocks:
 class _AdvisoryLocks:
     """PostgreSQL's session-level advisory locks; https://www.postgresql.org/docs/current/explicit-locking.html"""
 
-    def __init__(self, url: str) -> None:
-        engine = create_engine(
-            url,
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            # Keepalives: the server must notice a vanished node, or its locks would outlive it for hours.
-            connect_args={
-                "connect_timeout": _CONNECT_TIMEOUT,
-                "application_name": "hpstudy-locks",
-                "options": "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-            },
-        )
-        self._connection: Connection = engine.connect()
+    def __init__(self, url: URL) -> None:
+        self._connection = _connect(url)
+        # The server must notice a vanished node, or its locks would outlive it for hours.
+        for setting, value in (("idle", 10), ("interval", 5), ("count", 3)):
+            self._connection.execute(text(f"set tcp_keepalives_{setting} = {value}"))
 
     def acquire(self, name: str, *, wait: bool) -> bool:
         # The schema is part of the key: tenants of one database must not meet in a lock.
@@ -100,6 +100,53 @@ class _AdvisoryLocks:
     def _key(self, name: str) -> int:
         schema = self._connection.execute(text("select current_schema()")).scalar()
         return int.from_bytes(hashlib.sha256(f"{schema}/{name}".encode()).digest()[:8], signed=True)
+
+
+class _UserLocks:
+    """MySQL's and MariaDB's ``GET_LOCK``; https://dev.mysql.com/doc/refman/8.4/en/locking-functions.html
+
+    The server hears nothing of a node that vanished, and an idle session may last for eight hours there. So the session
+    asks to be ended after a minute of silence, and a thread breaks the silence as long as this process lives.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._database = url.database
+        self._connection = _connect(url)
+        self._connection.execute(text(f"set session wait_timeout = {_SILENCE_SECONDS}"))
+        self._guard = threading.Lock()
+        self._closed = threading.Event()
+        threading.Thread(target=self._break_silence, name="hpstudy-locks", daemon=True).start()
+
+    def acquire(self, name: str, *, wait: bool) -> bool:
+        while not (taken := bool(self._scalar("select get_lock(:key, :seconds)", name, 1 if wait else 0))) and wait:
+            pass
+        return taken
+
+    def release(self, name: str) -> None:
+        self._scalar("select release_lock(:key)", name)
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._guard, suppress(SQLAlchemyError):  # a connection that broke holds nothing any more
+            self._connection.close()
+
+    def _scalar(self, statement: str, name: str, seconds: int = 0) -> Any:
+        # Locks are the whole server's, and their names have at most 64 characters.
+        key = hashlib.sha256(f"{self._database}/{name}".encode()).hexdigest()[:_MAX_USER_LOCK]
+        with self._guard:
+            return self._connection.execute(text(statement), {"key": key, "seconds": seconds}).scalar()
+
+    def _break_silence(self) -> None:
+        while not self._closed.wait(_SILENCE_SECONDS / 4):
+            # A connection that broke is noticed by whoever wants a lock next.
+            with self._guard, suppress(SQLAlchemyError):
+                if not self._closed.is_set():
+                    self._connection.execute(text("do 0"))
+
+
+def _connect(url: URL) -> Connection:
+    arguments = connect_args(url, "hpstudy-locks")
+    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments).connect()
 
 
 class _FileLocks:

@@ -1,27 +1,35 @@
 """Opening the Optuna storage, with errors that say what to do and never show a password."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
+from hpstudy.storage.connecting import connect_args
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.sources import find_sources
 
-CONNECT_TIMEOUT = 10  # seconds; a Service without endpoints may drop packets for ever
-KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""Libpq's: a server that vanished with its node is noticed within half a minute, where TCP alone would wait for hours.
-https://www.postgresql.org/docs/current/libpq-connect.html"""
-
+_BACKENDS = {
+    "postgresql": "postgresql+psycopg2",
+    "postgres": "postgresql+psycopg2",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "sqlite": "sqlite",
+}
+_REFUSED = re.compile(r"password authentication failed|\b1045\b.*Access denied")
+"""PostgreSQL's and MySQL's words; psycopg2 tells no code of a connection that was never made."""
 _FROZEN = {
     "objectives",
     "scalarize",
@@ -38,6 +46,10 @@ class StorageUnreachableError(ConnectionError):
     """The database does not answer or refuses the connection; worth trying again."""
 
 
+class CredentialsRefusedError(StorageUnreachableError):
+    """The database does not take the password: it was changed, and whoever reads the Secret anew has the new one."""
+
+
 def parse_url(url: str) -> URL:
     """Read a storage URL.
 
@@ -49,13 +61,14 @@ def parse_url(url: str) -> URL:
     except (ArgumentError, ValueError):
         parsed = None
     # What people write, and what Secrets of other tools hold; the driver is ours to choose.
-    driver = {"postgresql": "postgresql+psycopg2", "postgres": "postgresql+psycopg2"}
     if parsed is not None:
-        parsed = parsed.set(drivername=driver.get(parsed.drivername, parsed.drivername))
-    if parsed is None or parsed.drivername not in {"postgresql+psycopg2", "sqlite"}:
+        backend = _BACKENDS.get(parsed.drivername.partition("+")[0])
+        parsed = None if backend is None else parsed.set(drivername=backend)
+    if parsed is None:
         raise InvalidStudyError(
             reasons.STORAGE_UNREACHABLE,
-            "the storage URL must look like postgresql://user:password@host:5432/database or sqlite:///file.db",
+            "the storage URL must look like postgresql://user:password@host:5432/database, "
+            "mysql://user:password@host:3306/database or sqlite:///file.db",
         )
     return parsed
 
@@ -66,34 +79,84 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except optuna.exceptions.StorageInternalError as error:
-        raise StorageUnreachableError(_first_line(error.__cause__ or error)) from error
-    except (DBAPIError, NoSuchModuleError) as error:
-        raise StorageUnreachableError(_first_line(error.orig if isinstance(error, DBAPIError) else error)) from error
+        with storage_errors():  # for what it was made from
+            raise error.__cause__ or StorageUnreachableError(_first_line(error)) from error
+    except DBAPIError as error:
+        words = _first_line(error.orig)
+        kind = CredentialsRefusedError if _REFUSED.search(words) else StorageUnreachableError
+        raise kind(words) from error
     except SQLAlchemyError as error:
         raise StorageUnreachableError(_first_line(error)) from error
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
+def open_storage(url: str, *, upgrade: bool = False) -> optuna.storages.RDBStorage:
     """Open the storage and create its tables where they are missing, safe with many openers at once.
 
+    Args:
+        upgrade: tables of an older version of Optuna as well, unless trials run in them; else they are refused.
+
     Raises:
-        InvalidStudyError: the URL is malformed.
+        InvalidStudyError: the URL is malformed, or the tables are those of another version of Optuna.
         StorageUnreachableError: the database does not answer or refuses.
     """
     parsed = parse_url(url)
-    engine_kwargs: dict[str, Any] = {}
-    if parsed.get_backend_name() == "postgresql":
-        # One connection for Optuna and one for the locks: N workers hold 2N. Optuna opens a second one for the moment
-        # in which it makes its tables; it is not kept.
-        engine_kwargs = {
-            "pool_size": 1,
-            "max_overflow": 1,
-            "pool_pre_ping": True,
-            "connect_args": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "hpstudy", **KEEPALIVES},
-        }
-    text = parsed.render_as_string(hide_password=False)
-    with storage_errors(), SessionLocks(text) as locks, locks.holding("schema"):
-        return optuna.storages.RDBStorage(text, engine_kwargs=engine_kwargs)
+    plain = parsed.render_as_string(hide_password=False)
+    with storage_errors(), SessionLocks(plain) as locks, locks.holding("schema"):
+        storage = optuna.storages.RDBStorage(
+            plain, engine_kwargs=_engine_options(parsed), skip_compatibility_check=True
+        )
+        try:
+            _fit_schema(storage, upgrade=upgrade)
+        except BaseException:
+            storage.engine.dispose()
+            raise
+        return storage
+
+
+def _fit_schema(storage: optuna.storages.RDBStorage, *, upgrade: bool) -> None:
+    """Make sure that the tables are of this Optuna's version. The caller holds the lock."""
+    current, head = storage.get_current_version(), storage.get_head_version()
+    if current == head:
+        return
+    versions = f"version {current}, and optuna {optuna.__version__} needs version {head}"
+    if current not in storage.get_all_versions():
+        raise InvalidStudyError(
+            reasons.SCHEMA_MISMATCH,
+            f"the tables of the storage are of schema {versions}: use an image with the newer optuna that made them",
+        )
+    if not upgrade:
+        raise InvalidStudyError(
+            reasons.SCHEMA_MISMATCH,
+            f"the tables of the storage are of schema {versions}: when nothing else uses it any more, upgrade it with "
+            "optuna storage upgrade --storage URL",
+        )
+    with storage.engine.connect() as connection:
+        running = connection.scalar(text("select count(*) from trials where state = 'RUNNING'"))
+    if running:
+        raise InvalidStudyError(
+            reasons.SCHEMA_MISMATCH,
+            f"the tables of the storage are of schema {versions}: they are upgraded when its {running} running trials "
+            "have ended",
+        )
+    storage.upgrade()
+
+
+def open_engine(url: str) -> Engine:
+    """Connections to a database that is only looked into: nothing is created, nothing kept open.
+
+    Raises:
+        InvalidStudyError: the URL is malformed.
+    """
+    parsed = parse_url(url)
+    return create_engine(parsed, poolclass=NullPool, connect_args=connect_args(parsed))
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {}
+    # One connection for Optuna and one for the locks: N workers hold 2N. Optuna opens a second one for the moment in
+    # which it makes its tables; it is not kept.
+    return {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True, "connect_args": connect_args(url)}
 
 
 def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, **kwargs: Any) -> optuna.Study:

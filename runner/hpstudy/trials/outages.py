@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hpstudy.storage.opening import StorageUnreachableError, storage_errors
+from hpstudy.storage.opening import CredentialsRefusedError, StorageUnreachableError, storage_errors
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -14,6 +14,9 @@ _T = TypeVar("_T")
 OUTAGE_LIMIT = 600.0
 """Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
 fresh pod is as good as this one."""
+REFUSED_LIMIT = 30.0
+"""Seconds for which the database may refuse the password: the operator writes a new one into the Secret a moment before
+the database takes it. After that only a process that reads the Secret anew is of use."""
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
 
 
@@ -24,9 +27,11 @@ def patiently(action: Callable[[], _T], reconnect: Callable[[], None] | None) ->
         reconnect: what has to be done before it is done again.
 
     Raises:
+        CredentialsRefusedError: it does not take the password any more.
         StorageUnreachableError: it was away for too long.
     """
     deadline = time.monotonic() + OUTAGE_LIMIT
+    refused: float | None = None
     for attempt in itertools.count():
         try:
             if attempt and reconnect is not None:
@@ -34,7 +39,9 @@ def patiently(action: Callable[[], _T], reconnect: Callable[[], None] | None) ->
             with storage_errors():
                 return action()
         except StorageUnreachableError as error:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            refused = (refused or now) if isinstance(error, CredentialsRefusedError) else None
+            if now > deadline or (refused is not None and now >= refused + REFUSED_LIMIT):
                 raise
             delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
             _log.warning("the storage does not answer, trying again in %g s: %s", delay, error)

@@ -46,6 +46,8 @@ _GRACE_SHARE = 0.8
 _CONNECT_TIMEOUT = 5
 """Seconds; then look whether we were told to stop, while the driver waits for a database that is away."""
 _DRIVER_GRACE = 5.0  # seconds
+_STRANGE_SECONDS = 60.0
+"""After which a driver's key is believed to stay another: it may be an earlier study's, whose pod is about to end."""
 _TERMINATION_LOG = "/dev/termination-log"
 """Where Kubernetes reads a container's last words; elsewhere the environment names another file."""
 
@@ -111,7 +113,7 @@ class _Supervisor:
                     self._start_driver()
                 link = self._connect()
                 if link is None:
-                    return EXIT_PREEMPTED
+                    return self._end_unconnected()
                 invalid = self._prepare(link)
                 if invalid is not None:
                     return _refuse(invalid.reason, invalid.message)
@@ -169,12 +171,14 @@ class _Supervisor:
                 try:
                     message = receive(link)
                 except (EOFError, OSError):
-                    if deadline is not None or self._worker.node == 0:
-                        return self._end(EXIT_PREEMPTED if deadline is not None else _EXIT_LOST_DRIVER)
+                    if deadline is not None:
+                        return self._end(EXIT_PREEMPTED)
                     self._end(0)
+                    if self._worker.node == 0:
+                        return self._end_unconnected()
                     new = self._connect()
                     if new is None:
-                        return EXIT_PREEMPTED
+                        return self._end_unconnected()
                     link = new
                     with suppress(OSError):
                         send(link, self._prepared())
@@ -244,19 +248,35 @@ class _Supervisor:
         return code
 
     def _connect(self) -> "Link[bytes, bytes] | None":
-        """Find the driver, for as long as it takes: pod 0 may start later, or anew. None when told to stop."""
-        while True:
+        """Find the driver, for as long as it takes: pod 0 may start later, or anew. None when told to stop, when this
+        pod's own driver has ended, and when the driver's key stays another one: the Secret that it is made from has
+        changed, and a new pod reads it anew."""
+        strange: float | None = None
+        while self._driver is None or self._driver.is_alive():
             try:
                 link = connect(self._address, self._key, _CONNECT_TIMEOUT)
                 send(link, Hello(node=self._worker.node))
                 return link
             except AuthenticationError:
                 _log.warning("the worker at %s has another key: is it of this study?", self._address)
+                strange = strange or time.monotonic()
+                if time.monotonic() > strange + _STRANGE_SECONDS:
+                    return None
             except (OSError, EOFError) as error:
+                strange = None
                 _log.debug("no driver at %s yet: %s", self._address, error)
             # Jittered: the pods of a large group must not all come in the same moment.
             if select.select([self._stop_reader], [], [], random.uniform(0.2, 1.0))[0]:  # noqa: S311
                 return None
+        return None
+
+    def _end_unconnected(self) -> int:
+        """The exit code of a pod without a driver, whose ranks have ended. A failure only when a driver of its own
+        came to grief; one whose password is no longer taken leaves as if the pod had been told to."""
+        if self._driver is None or select.select([self._stop_reader], [], [], 0)[0]:
+            return EXIT_PREEMPTED
+        self._driver.join(_DRIVER_GRACE)
+        return EXIT_PREEMPTED if self._driver.exitcode in (None, EXIT_PREEMPTED) else _EXIT_LOST_DRIVER
 
     def _start_driver(self) -> None:
         """The first fork of all, before any data is loaded."""
@@ -277,16 +297,21 @@ class _Supervisor:
 
 
 def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
+    from hpstudy.storage.opening import CredentialsRefusedError
     from hpstudy.trials.loop import TrialLoop
     from hpstudy.worker.driver import Driver
     from hpstudy.worker.script_driver import ScriptDriver
 
     spec = worker.study.spec
     loop = TrialLoop(spec, worker.storage_url, worker.stored_name, worker.group, output=worker.output)
-    if spec.trial.script is not None:
-        ScriptDriver(spec, loop, servers, key, worker.events).run()
-    else:
-        Driver(spec, loop, servers, key, worker.events).run()
+    try:
+        if spec.trial.script is not None:
+            ScriptDriver(spec, loop, servers, key, worker.events).run()
+        else:
+            Driver(spec, loop, servers, key, worker.events).run()
+    except CredentialsRefusedError as error:
+        _log.warning("leaving for a pod that reads the storage's Secret anew: %s", error)
+        sys.exit(EXIT_PREEMPTED)
 
 
 def _refuse(reason: str, message: str) -> int:
