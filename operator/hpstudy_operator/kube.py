@@ -32,6 +32,7 @@ _PATHS = {
     "Event": ("/api/v1", "events"),
 }
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -151,6 +152,19 @@ class Kube:
                 raise RefusedError(error.message) from None
             raise
 
+    def set_finalizers(self, kind: str, resource: Resource, finalizers: list[str]) -> Resource | None:
+        """Set all finalizers of an object; returns it as it is then, None when it has changed since it was read."""
+        metadata = resource["metadata"]
+        change = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+        path = _path(kind, metadata["namespace"], metadata["name"])
+        query = [("fieldManager", FIELD_MANAGER)]
+        try:
+            return self._call("PATCH", path, query, change, content_type=_MERGE, missing_ok=True)
+        except ApiError as error:
+            if error.status == 409:
+                return None
+            raise
+
     def delete(self, ref: Ref) -> None:
         """Delete the object and, in the background, what it owns. No error when it is gone."""
         body = {
@@ -180,7 +194,7 @@ class Kube:
         content: Resource | str | None = None
         if body is not None:
             headers["Content-Type"] = content_type
-            content = body if content_type == "application/json" else json.dumps(body)
+            content = json.dumps(body) if content_type == _APPLY else body  # the client writes JSON itself
         with self._authorising:
             request = self._client.param_serialize(
                 method,

@@ -13,6 +13,7 @@ from hpstudy.api.names import LABEL_STUDY
 from hpstudy.api.study import GROUP, KIND, PLURAL, VERSION
 from hpstudy_operator import logs
 from hpstudy_operator.audit import AUDIT_SECONDS, Audit
+from hpstudy_operator.deletion import Deletion
 from hpstudy_operator.kube import ApiError, Kube, UnavailableError
 from hpstudy_operator.observe import Key
 from hpstudy_operator.queue import KeyedQueue
@@ -26,8 +27,9 @@ _log = logging.getLogger(__name__)
 WORKERS = 8
 """Passes at the same time. A pass waits for the API server and the database, some 50 ms each on a quiet cluster: eight
 make over a hundred a second, and eight threads are little memory."""
-JITTER = 0.1
-"""Share by which delays differ, so that studies applied together do not ask the database together for ever."""
+JITTER = 0.2
+"""Share by which delays are shortened at most, so that studies applied together do not ask the database together for
+ever. Never lengthened: a study with a time to live goes when that is over."""
 STUCK_SECONDS = 300.0
 """A study that waited or was worked on for so long means that something hangs: every call has a time-out well below."""
 WATCH_WORKERS = 64
@@ -41,8 +43,12 @@ class Operator:
 
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self._kube = kube
-        self._storages = Storages(self._kube, Tenants(self._kube, settings.database_url))
-        self._reconciler = Reconciler(self._kube, self._storages, settings.runner_image)
+        tenants = Tenants(
+            self._kube, settings.database_url, settings.workers_database_host, settings.workers_database_port
+        )
+        self._storages = Storages(self._kube, tenants)
+        deletion = Deletion(self._kube, tenants)
+        self._reconciler = Reconciler(self._kube, self._storages, deletion, settings.runner_image)
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
         self._queue: KeyedQueue[Key] = KeyedQueue(self._reconcile, WORKERS, expected=(ApiError, UnavailableError))
         self._audit = Audit()
@@ -88,7 +94,7 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> float | None:
         delay = await asyncio.get_running_loop().run_in_executor(self._threads, self._reconciler.reconcile, key)
-        return None if delay is None else delay * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+        return None if delay is None else delay * random.uniform(1 - JITTER, 1)  # noqa: S311
 
     async def _audit_for_ever(self) -> None:
         while True:

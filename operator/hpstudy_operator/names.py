@@ -1,7 +1,7 @@
 """Names and labels of what is made for a study. Deterministic: a pass that is repeated finds what the last one made."""
 
 from hpstudy.api.names import LABEL_GROUP, LABEL_STUDY
-from hpstudy.api.study import API_VERSION, KIND
+from hpstudy.api.study import API_VERSION, KIND, Metadata
 from hpstudy_operator.kube import FIELD_MANAGER, Resource
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -72,6 +72,11 @@ def owner(study: Resource) -> Resource:
         "controller": True,
         "blockOwnerDeletion": False,
     }
+
+
+def owner_of(study: Metadata) -> Resource:
+    """The study as one of several owners, the last of which takes the object along."""
+    return {"apiVersion": API_VERSION, "kind": KIND, "name": study.name, "uid": study.uid}
 
 
 def is_owned(resource: Resource, study: Resource) -> bool:

@@ -10,7 +10,7 @@ from hpstudy.api.checkpoints import check_place
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import LABEL_FINAL, LABEL_GROUP, LABEL_STUDY
-from hpstudy.api.study import KIND, Study
+from hpstudy.api.study import Study
 from hpstudy.samplers.build import check_algorithms
 from hpstudy.storage.ends import PodEnd
 from hpstudy_operator import builders, names
@@ -99,11 +99,9 @@ def awaits_final_job(resource: Resource) -> bool:
     return "startTime" not in record and "completionTime" not in record
 
 
-def observe(kube: Kube, storages: Storages, key: Key, now: datetime) -> Snapshot | None:
-    """Read a study; None when it is gone or going: the garbage collector removes what was made for it."""
-    resource = kube.get(KIND, key.namespace, key.name)
-    if resource is None or "deletionTimestamp" in resource["metadata"]:
-        return None
+def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime) -> Snapshot:
+    """Read all that was made for a study, and what its storage says."""
+    key = Key(resource["metadata"]["namespace"], resource["metadata"]["name"])
     selector = f"{LABEL_STUDY}={key.name}"
     if is_settled(resource, now):
         jobs, final = _split(resource, kube.select("Job", key.namespace, selector))

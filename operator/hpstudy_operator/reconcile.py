@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from hpstudy.api.study import KIND
 from hpstudy_operator.apply import apply_children, apply_results, apply_status
 from hpstudy_operator.decide import decide
-from hpstudy_operator.kube import Kube, RefusedError
+from hpstudy_operator.deletion import Deletion, expiry, is_going
+from hpstudy_operator.kube import Kube, Ref, RefusedError
 from hpstudy_operator.logs import about
 from hpstudy_operator.observe import Key, observe
 from hpstudy_operator.storages import Storages
@@ -21,11 +23,13 @@ class Reconciler:
         self,
         kube: Kube,
         storages: Storages,
+        deletion: Deletion,
         runner_image: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
         self._storages = storages
+        self._deletion = deletion
         self._runner_image = runner_image
         self._clock = clock
 
@@ -33,9 +37,17 @@ class Reconciler:
         """Do one pass; returns the seconds until the next, or None when the study is gone."""
         now = self._clock()
         with about(key):
-            snapshot = observe(self._kube, self._storages, key, now)
-            if snapshot is None:
+            resource = self._kube.get(KIND, key.namespace, key.name)
+            if resource is None:
                 return None
+            if is_going(resource):
+                return self._deletion.advance(resource, now)
+            if (expires := expiry(resource)) is not None and now >= expires:
+                self._kube.delete(Ref.to(resource, KIND))
+                return None
+            if (held := self._deletion.prepare(resource)) is None:
+                return CHANGED_SECONDS
+            snapshot = observe(self._kube, self._storages, held, now)
             decision = decide(snapshot, now, image=self._runner_image)
             try:
                 apply_children(self._kube, decision)
@@ -43,4 +55,6 @@ class Reconciler:
                 decision = decide(snapshot, now, image=self._runner_image, refused=str(error))
             decision = apply_results(self._kube, decision)
             written = apply_status(self._kube, snapshot, decision)
-            return decision.requeue if written else CHANGED_SECONDS
+            if not written:
+                return CHANGED_SECONDS
+            return decision.requeue if expires is None else min(decision.requeue, (expires - now).total_seconds())

@@ -9,6 +9,8 @@ DATABASE_URL = "HPSTUDY_DATABASE_URL"
 RUNNER_IMAGE = "HPSTUDY_RUNNER_IMAGE"
 HEALTH_PORT = "HPSTUDY_HEALTH_PORT"
 WATCH_NAMESPACES = "HPSTUDY_WATCH_NAMESPACES"
+WORKERS_DATABASE_HOST = "HPSTUDY_WORKERS_DATABASE_HOST"
+WORKERS_DATABASE_PORT = "HPSTUDY_WORKERS_DATABASE_PORT"
 
 
 class SettingsError(ValueError):
@@ -28,6 +30,10 @@ class Settings:
     """Where ``/healthz`` answers."""
     namespaces: tuple[str, ...] = ()
     """Whose studies are run; empty: those of all namespaces."""
+    workers_database_host: str = ""
+    """Of the same database in the Secrets of other namespaces, a proxy's say; empty: as in ``database_url``."""
+    workers_database_port: int | None = None
+    """Likewise."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -41,9 +47,14 @@ class Settings:
             raise SettingsError(f"set {', '.join(missing)} in the operator's environment")
         if not environment[HEALTH_PORT].isdigit():
             raise SettingsError(f"{HEALTH_PORT} must be a port number")
+        port = environment.get(WORKERS_DATABASE_PORT, "")
+        if port and not port.isdigit():
+            raise SettingsError(f"{WORKERS_DATABASE_PORT} must be a port number")
         return cls(
             database_url=environment[DATABASE_URL],
             runner_image=environment[RUNNER_IMAGE],
             health_port=int(environment[HEALTH_PORT]),
             namespaces=tuple(name for name in environment.get(WATCH_NAMESPACES, "").split(",") if name),
+            workers_database_host=environment.get(WORKERS_DATABASE_HOST, ""),
+            workers_database_port=int(port) if port else None,
         )

@@ -81,7 +81,7 @@ class Storages:
             secret = self._kube.get("Secret", namespace, reference.name)
             url = secret_value(secret, reference.key) if secret else None
         else:
-            url = self._tenants.url(namespace)
+            url = self._tenants.url(study.metadata)
         if url is None:
             return StorageView(
                 reference,
@@ -99,7 +99,7 @@ class Storages:
                 f"the database of Secret {reference.name!r} does not work: {error}; it is tried again",
             )
         except InvalidStudyError as error:
-            if error.reason == reasons.STORAGE_UNREACHABLE:  # a URL that no database can be reached by
+            if error.reason in {reasons.STORAGE_UNREACHABLE, reasons.SCHEMA_MISMATCH}:
                 return StorageView(reference, error.reason, f"Secret {reference.name!r}: {error.message}")
             return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", invalid=error)
         return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", snapshot)
@@ -134,8 +134,8 @@ class Storages:
                 raise StorageUnreachableError(entry.failed[1])
             try:
                 if entry.storage is None:
-                    self._tenants.provision(study.metadata.namespace, url)
-                    entry.storage = open_storage(url)
+                    ours = self._tenants.provision(study.metadata.namespace, url)
+                    entry.storage = open_storage(url, upgrade=ours)
                 snapshot = _read_study(entry, entry.storage, study, generation, ends)
             except StorageUnreachableError as error:
                 entry.failed = (time.monotonic(), str(error))

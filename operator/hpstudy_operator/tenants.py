@@ -7,6 +7,7 @@ the Secrets that exist.
 
 import hashlib
 import secrets
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,15 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
+from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL
 
+from hpstudy.api.study import Metadata
 from hpstudy.api.workers import SecretKey
-from hpstudy.storage.opening import CONNECT_TIMEOUT, StorageUnreachableError, parse_url
+from hpstudy.storage.connecting import CONNECT_TIMEOUT
+from hpstudy.storage.opening import StorageUnreachableError, open_engine, parse_url, storage_errors
+from hpstudy.storage.removal import remove_study
+from hpstudy_operator import names
 from hpstudy_operator.kube import FIELD_MANAGER, Kube, Resource, UnavailableError
 from hpstudy_operator.names import LABEL_MANAGED_BY
 
@@ -45,33 +51,47 @@ def tenant_name(namespace: str) -> str:
 class Tenants:
     """The operator's database. Safe for many threads and, by locks in the database, for many operators."""
 
-    def __init__(self, kube: Kube, url: str) -> None:
+    def __init__(self, kube: Kube, url: str, workers_host: str = "", workers_port: int | None = None) -> None:
+        """
+        Args:
+            url: of the administrator.
+            workers_host, workers_port: where the namespaces' roles find the database, if elsewhere.
+        """
         self._kube = kube
         self._admin = parse_url(url)
+        self._host, self._port = workers_host or self._admin.host, workers_port or self._admin.port
+        self._owning = threading.Lock()
+        """One study at a time becomes an owner, or one would take another off the list."""
 
-    def url(self, namespace: str) -> str | None:
+    def url(self, study: Metadata) -> str | None:
         """The URL for the studies of a namespace, from its Secret, which is made when there is none.
 
-        A Secret of that name that the operator did not make is used as it is; None when it lacks the key.
+        The study becomes an owner of the Secret, which the garbage collector removes with the last of them. A Secret of
+        that name that the operator did not make is used as it is; None when it lacks the key.
         """
-        secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
-        if secret is None:
-            self._kube.create(self._secret(namespace, secrets.token_urlsafe(_PASSWORD_BYTES)))
-            # Read again: somebody else may have been faster, and there must be one password.
+        namespace, owners = study.namespace, [names.owner_of(study)] if study.uid else []
+        with self._owning:
             secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
             if secret is None:
-                raise UnavailableError(f"Secret {TENANT_SECRET.name} went away while it was made")
-        stored = secret_value(secret, TENANT_SECRET.key)
-        if secret["metadata"].get("labels", {}).get(LABEL_MANAGED_BY) != FIELD_MANAGER:
-            return stored
-        password = _password(stored) or secrets.token_urlsafe(_PASSWORD_BYTES)
-        wanted = self._url(namespace, password)
-        if stored != wanted:  # the database has moved, or the Secret was damaged
-            self._kube.apply(self._secret(namespace, password))
-        return wanted
+                self._kube.create(self._secret(namespace, secrets.token_urlsafe(_PASSWORD_BYTES), owners))
+                # Read again: somebody else may have been faster, and there must be one password.
+                secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
+                if secret is None:
+                    raise UnavailableError(f"Secret {TENANT_SECRET.name} went away while it was made")
+            stored = secret_value(secret, TENANT_SECRET.key)
+            if not is_provided(secret):
+                return stored
+            password = _password(stored) or secrets.token_urlsafe(_PASSWORD_BYTES)
+            wanted = self._url(namespace, password)
+            known = secret["metadata"].get("ownerReferences", [])
+            missing = [owner for owner in owners if owner["uid"] not in {other["uid"] for other in known}]
+            if stored != wanted or missing:  # the database has moved, the Secret was damaged, or the study is new
+                self._kube.apply(self._secret(namespace, password, [*known, *missing]))
+            return wanted
 
-    def provision(self, namespace: str, url: str) -> None:
-        """Make the role and the schema fit the URL of the namespace's Secret; nothing for a Secret of the user's.
+    def provision(self, namespace: str, url: str) -> bool:
+        """Make the role and the schema fit the URL of the namespace's Secret; False for a Secret of the user's, for
+        which there is nothing to do.
 
         The name comes from the namespace and never from the Secret, which people of the namespace may edit: with it
         they can set the password of their own role and of no other.
@@ -80,7 +100,7 @@ class Tenants:
             StorageUnreachableError: the database does not answer, or its administrator may not create roles.
         """
         if url != self._url(namespace, _password(url)):
-            return
+            return False
         name = tenant_name(namespace)
         with self._administrator() as connection, connection.cursor() as cursor:
             cursor.execute("select pg_advisory_lock(%s)", (_LOCK,))
@@ -88,19 +108,40 @@ class Tenants:
             verifier = psycopg2.extensions.encrypt_password(_password(url), name, connection, "scram-sha-256")
             for statement, parameters in _statements(cursor, name, verifier):
                 cursor.execute(sql.SQL(statement).format(name=sql.Identifier(name)), parameters)
+        return True
+
+    def remove_study(self, namespace: str, name: str) -> None:
+        """Remove a study from the schema of a namespace, with the administrator's rights: its Secret may be gone.
+
+        Args:
+            name: of the study in the storage.
+
+        Raises:
+            StorageUnreachableError: the database does not answer.
+        """
+        schema = tenant_name(namespace)
+        engine = open_engine(self._admin.render_as_string(hide_password=False))
+        try:
+            with storage_errors(), engine.begin() as connection:
+                if inspect(connection).has_table("studies", schema=schema):
+                    connection.execute(text(f'set local role "{schema}"'))
+                    connection.execute(text(f'set local search_path to "{schema}"'))
+                    remove_study(connection, name)
+        finally:
+            engine.dispose()
 
     def _url(self, namespace: str, password: str) -> str:
         return URL.create(
             "postgresql",
             username=tenant_name(namespace),
             password=password,
-            host=self._admin.host,
-            port=self._admin.port,
+            host=self._host,
+            port=self._port,
             database=self._admin.database,
             query=self._admin.query,
         ).render_as_string(hide_password=False)
 
-    def _secret(self, namespace: str, password: str) -> Resource:
+    def _secret(self, namespace: str, password: str, owners: list[Resource]) -> Resource:
         return {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -108,6 +149,7 @@ class Tenants:
                 "name": TENANT_SECRET.name,
                 "namespace": namespace,
                 "labels": {LABEL_MANAGED_BY: FIELD_MANAGER},
+                "ownerReferences": owners,
             },
             "data": {TENANT_SECRET.key: b64encode(self._url(namespace, password).encode()).decode()},
         }
@@ -154,6 +196,11 @@ def _statements(cursor: Any, name: str, verifier: str) -> Iterator[tuple[str, tu
     )
     if cursor.fetchone():
         yield "revoke create on schema public from public", ()
+
+
+def is_provided(secret: Resource) -> bool:
+    """Whether the operator made the Secret."""
+    return bool(secret["metadata"].get("labels", {}).get(LABEL_MANAGED_BY) == FIELD_MANAGER)
 
 
 def _password(url: str | None) -> str:

@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import kubernetes
 import pytest
 
+from hpstudy_operator.kube import Kube
+from hpstudy_operator.tenants import Tenants
 from tests.api.harness import Api, Operator, Team
 from tests.api.installed import SYSTEM, installed_server
 from tests.support.apiserver import ApiServer
@@ -55,6 +58,19 @@ def served(team: Team, operator: Operator) -> Team:
     """A namespace whose studies the operator runs."""
     assert operator.is_healthy()
     return team
+
+
+@pytest.fixture
+def kube(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Kube:
+    """The operator's client, as administrator."""
+    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(server.kubeconfig))
+    return Kube(connections=4)
+
+
+@pytest.fixture
+def tenants(kube: Kube, database: Postgres) -> Tenants:
+    """The operator's hold on its database."""
+    return Tenants(kube, database.url())
 
 
 def _is_watch_cut_off(line: dict[str, str]) -> bool:

@@ -35,7 +35,7 @@ def test_everything_that_is_rendered_is_taken(server: ApiServer) -> None:
     target = ("--namespace=system", f"--kubeconfig={server.kubeconfig}", "--dry-run=server")
     helm("install", "another", str(CHART), *target, "--set=crds.install=false")
     for (kind, _), workload in rendered().items():
-        if kind in {"Deployment", "StatefulSet"}:
+        if kind in {"Deployment", "StatefulSet", "Job"}:
             pod = pod_of(workload)
             pod["volumes"] += [{"name": "data", "emptyDir": {}}]  # the StatefulSet's claim
             metadata = {"name": "try", "labels": workload["spec"]["template"]["metadata"]["labels"]}
@@ -55,11 +55,12 @@ def test_the_password_is_kept_over_upgrades_and_given_by_reference(server: ApiSe
 
     first = upgrade()
     assert upgrade("--set=image.tag=next") == first
-    helm("uninstall", "twice", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
+    uninstall = ("uninstall", "twice", "--no-hooks", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
+    helm(*uninstall)  # no hooks: nothing runs pods here
     assert upgrade() == first  # the volume is still there, and knows no other password
     (url, *_) = pod_of(kubectl.get("deployment", "twice-hpstudy"))["containers"][0]["env"]
     assert url.keys() == {"name", "valueFrom"}
-    helm("uninstall", "twice", "--namespace=upgraded", f"--kubeconfig={server.kubeconfig}")
+    helm(*uninstall)
 
 
 def test_the_crd_outlives_the_chart() -> None:
@@ -73,6 +74,20 @@ def test_an_external_database_replaces_ours() -> None:
     assert not any(kind in {"StatefulSet", "Secret", "Service"} for kind, _ in objects)
     (url, *_) = pod_of(objects["Deployment", "hpstudy"])["containers"][0]["env"]
     assert url["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "dsn"}
+
+
+def test_workers_may_find_the_database_elsewhere() -> None:
+    objects = rendered("--set=workersDatabase.host=pooler.db.svc", "--set=workersDatabase.port=6432",
+                       "--set=postgresql.maxConnections=1000")  # fmt: skip
+    environment = {found["name"]: found.get("value") for found in _container(objects["Deployment", "hpstudy"])["env"]}
+    assert environment["HPSTUDY_WORKERS_DATABASE_HOST"] == "pooler.db.svc"
+    assert environment["HPSTUDY_WORKERS_DATABASE_PORT"] == "6432"
+    assert "max_connections=1000" in _container(objects["StatefulSet", "hpstudy-postgresql"])["args"]
+
+
+def _container(workload: dict[str, Any]) -> dict[str, Any]:
+    container: dict[str, Any] = pod_of(workload)["containers"][0]
+    return container
 
 
 def test_a_missing_external_database_or_an_unknown_value_is_refused() -> None:
@@ -121,7 +136,11 @@ def test_watched_namespaces_are_what_the_operator_is_told_and_has_roles_for() ->
     objects = rendered("--set=watchNamespaces={red,blue}")
     assert not {kind for kind, _ in objects} & {"ClusterRoleBinding"}
     text = helm("template", "hpstudy", str(CHART), "--namespace=system", "--set=watchNamespaces={red,blue}")
-    found = [each for each in yaml.safe_load_all(text) if each and each["kind"] in {"Role", "RoleBinding"}]
+    found = [
+        each
+        for each in yaml.safe_load_all(text)
+        if each and each["kind"] in {"Role", "RoleBinding"} and each["metadata"]["name"] == "hpstudy"
+    ]
     assert sorted((each["kind"], each["metadata"]["namespace"]) for each in found) == [
         ("Role", "blue"),
         ("Role", "red"),

@@ -55,7 +55,19 @@ def play_a_damaged_secret(team: Team) -> None:
     eventually(is_mended, "a Secret that is mended")
 
 
-PLAYS: tuple[Callable[[Team], None], ...] = (play_a_life, play_fewer_groups, play_a_damaged_secret)
+def play_two_ends(team: Team) -> None:
+    """A study with a finalizer, and one with a time to live."""
+    team.apply(study("held", deletionPolicy="Delete"))
+    team.until("StorageReady", "True", name="held")
+    team.kubectl.delete("hps", "held")
+    team.apply(study("short", budget={"maxTrials": 1}, ttlSecondsAfterFinished=0))
+    team.pods("short-0")
+    team.complete(0.5, name="short")
+    team.poke("short")
+    eventually(lambda: team.api.find("hpstudies", team.namespace, "short") is None, "the end of its time")
+
+
+PLAYS: tuple[Callable[[Team], None], ...] = (play_a_life, play_fewer_groups, play_a_damaged_secret, play_two_ends)
 
 
 def granted() -> set[Right]:

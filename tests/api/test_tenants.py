@@ -7,6 +7,7 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
+from hpstudy.api.study import Metadata
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants, tenant_name
 from tests.api.harness import Operator, Team, eventually, study
@@ -22,23 +23,15 @@ def connect(url: str) -> "psycopg2.extensions.connection":
 
 
 @pytest.fixture
-def kube(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Kube:
-    import kubernetes
-
-    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(server.kubeconfig))
-    return Kube(connections=4)
-
-
-@pytest.fixture
-def tenants(kube: Kube, database: Postgres) -> Tenants:
-    return Tenants(kube, database.url())
-
-
-@pytest.fixture
 def other(server: ApiServer, team: Team) -> Team:
     namespace = f"{team.namespace}-other"
     team.api.create_namespace(namespace)
     return Team(namespace, team.api, server.kubectl.in_namespace(namespace))
+
+
+def _nobody(team: Team) -> Metadata:
+    """A study that does not exist, and so owns nothing."""
+    return Metadata(name="reviews", namespace=team.namespace)
 
 
 def test_a_tenant_cannot_read_or_write_its_neighbours_trials(served: Team, other: Team) -> None:
@@ -54,22 +47,60 @@ def test_a_tenant_cannot_read_or_write_its_neighbours_trials(served: Team, other
         assert cursor.fetchone() == (
             [tenant_name(served.namespace)],
         )  # nor is there a table of all tenants' to fall on
-    for attempt in (
-        f'select * from "{neighbour}".trials',
-        f'delete from "{neighbour}".trials',
-        f'create table "{neighbour}".mine (x int)',
-        f'set role "{neighbour}"',
-        f'alter role "{neighbour}" password null',
-        "create table public.mine (x int)",
-        "create role another",
-    ):
-        with pytest.raises(psycopg2.Error), connect(served.secret()) as mine, mine.cursor() as cursor:
-            cursor.execute(attempt)
+    theirs = connect(other.secret())
+    with theirs.cursor() as cursor:  # a session of theirs, in the middle of something
+        cursor.execute("select lo_create(0)")
+        (large_object,) = cursor.fetchone()
+        theirs.commit()
+        cursor.execute("create temp table theirs as select 'secret' as word")
+        cursor.execute("select pg_my_temp_schema()::regnamespace::text, pg_backend_pid()")
+        temporary, pid = cursor.fetchone()
+        theirs.commit()
+        cursor.execute("select 'their words'")
+    try:
+        for attempt in (
+            f'select * from "{neighbour}".trials',
+            f"select nextval('\"{neighbour}\".trials_trial_id_seq')",
+            f"insert into \"{neighbour}\".studies (study_name) values ('mine')",
+            f'update "{neighbour}".trials set number = 7',
+            f'delete from "{neighbour}".trials',
+            f'truncate "{neighbour}".trials cascade',
+            f'drop schema "{neighbour}" cascade',
+            f'create table "{neighbour}".mine (x int)',
+            f'lock table "{neighbour}".trials',
+            f'grant usage on schema "{neighbour}" to current_user',
+            f'set role "{neighbour}"',
+            f'set session authorization "{neighbour}"',
+            f'grant "{neighbour}" to current_user',
+            f'alter role "{neighbour}" password null',
+            f'alter role "{neighbour}" set search_path to public',
+            f"select lo_get({large_object})",
+            f"select * from {temporary}.theirs",
+            f"select 1 / pg_terminate_backend({pid})::int",
+            "select * from pg_authid",
+            "select pg_read_file('PG_VERSION')",
+            "copy (select 1) to program 'true'",
+            "create table public.mine (x int)",
+            "create schema mine",
+            "create role another",
+            "create database another",
+            "alter system set max_connections = 1",
+        ):
+            with pytest.raises(psycopg2.Error), connect(served.secret()) as mine, mine.cursor() as cursor:
+                cursor.execute(attempt)
+        with connect(served.secret()) as mine, mine.cursor() as cursor:
+            cursor.execute("select query from pg_stat_activity where usename = %s", (neighbour,))
+            assert {query for (query,) in cursor.fetchall()} <= {"<insufficient privilege>"}
+            cursor.execute("select count(*) from pg_stats where schemaname = %s", (neighbour,))
+            assert cursor.fetchone() == (0,)  # samples of values
+    finally:
+        theirs.close()
+    assert other.status().get("progress") is not None
 
 
 def test_the_secret_is_made_once_also_by_many_at_once(team: Team, tenants: Tenants) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        urls = set(pool.map(lambda _: tenants.url(team.namespace), range(16)))
+        urls = set(pool.map(lambda _: tenants.url(_nobody(team)), range(16)))
         assert len(urls) == 1
         url = str(urls.pop())
         list(pool.map(lambda _: tenants.provision(team.namespace, url), range(16)))
@@ -102,13 +133,13 @@ def _works(url: str) -> bool:
 
 
 def test_an_edited_secret_reaches_no_other_role(team: Team, other: Team, tenants: Tenants) -> None:
-    theirs = str(tenants.url(other.namespace))
+    theirs = str(tenants.url(_nobody(other)))
     tenants.provision(other.namespace, theirs)
-    tenants.provision(team.namespace, str(tenants.url(team.namespace)))
+    tenants.provision(team.namespace, str(tenants.url(_nobody(team))))
     parsed = make_url(theirs).set(password="stolen")
     stolen = parsed.render_as_string(hide_password=False)
     team.kubectl.patch("secret", "hpstudy-storage", {"stringData": {"url": stolen}})
-    mended = str(tenants.url(team.namespace))
+    mended = str(tenants.url(_nobody(team)))
     tenants.provision(team.namespace, mended)
     assert make_url(mended).username == tenant_name(team.namespace)
     assert _works(theirs)
@@ -127,13 +158,13 @@ def test_a_secret_of_the_teams_own_is_used_as_it_is(served: Team, database: Post
 def test_a_database_that_was_emptied_is_made_again_from_the_secrets(
     team: Team, tenants: Tenants, database: Postgres
 ) -> None:
-    url = str(tenants.url(team.namespace))
+    url = str(tenants.url(_nobody(team)))
     tenants.provision(team.namespace, url)
     name = tenant_name(team.namespace)
     database.sql(f'drop schema "{name}" cascade; drop role "{name}"')
     assert not _works(url)
     tenants.provision(team.namespace, url)
-    assert tenants.url(team.namespace) == url
+    assert tenants.url(_nobody(team)) == url
     assert _works(url)
 
 
@@ -151,12 +182,21 @@ def test_a_running_study_goes_on_when_its_database_was_emptied(served: Team, dat
     eventually(lambda: served.status().get("progress") == "1/10", "progress")
 
 
+def test_the_secret_may_name_another_host_for_the_same_database(team: Team, kube: Kube, database: Postgres) -> None:
+    """As a proxy before it would be."""
+    tenants = Tenants(kube, database.url(), "localhost", database.port)
+    url = str(tenants.url(_nobody(team)))
+    assert make_url(url).host == "localhost"
+    assert tenants.provision(team.namespace, url)
+    assert _works(make_url(url).set(host=database.host).render_as_string(hide_password=False))
+
+
 def test_an_administrator_need_not_be_a_superuser(team: Team, kube: Kube, database: Postgres) -> None:
     admin = f"admin_{team.namespace}"
     database.sql(f"create role \"{admin}\" login createrole password 'pw'")
     database.sql(f'grant create on database postgres to "{admin}"')
     tenants = Tenants(kube, database.url(user=admin, password="pw"))
-    url = str(tenants.url(team.namespace))
+    url = str(tenants.url(_nobody(team)))
     for _ in range(2):
         tenants.provision(team.namespace, url)
     assert _works(url)

@@ -179,6 +179,12 @@ class StudySpec(ApiModel):
     """Absent: the storage that the operator provides for the namespace."""
     on_success: OnSuccess | None = None
     """What follows when the study has succeeded; only for one objective, or several with scalarize. In clusters."""
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """What becomes of the recorded trials when the HPStudy is deleted. Retain: they stay in the storage, and the
+    deletion waits for nothing. Delete: the workers end, then the study is removed from the storage, then the HPStudy
+    goes; a storage that cannot be reached for ten minutes keeps it."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Seconds after which the HPStudy is deleted once it has succeeded or failed. Absent: it stays."""
 
     rules = (
         Rule(

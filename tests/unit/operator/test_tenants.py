@@ -2,7 +2,15 @@
 
 import pytest
 
-from hpstudy_operator.settings import DATABASE_URL, HEALTH_PORT, RUNNER_IMAGE, Settings, SettingsError
+from hpstudy_operator.settings import (
+    DATABASE_URL,
+    HEALTH_PORT,
+    RUNNER_IMAGE,
+    WORKERS_DATABASE_HOST,
+    WORKERS_DATABASE_PORT,
+    Settings,
+    SettingsError,
+)
 from hpstudy_operator.tenants import tenant_name
 
 
@@ -27,3 +35,10 @@ def test_an_incomplete_environment_is_named(missing: str) -> None:
 
 def test_settings_do_not_show_the_password() -> None:
     assert "secret" not in repr(Settings.from_environment(ENVIRONMENT))
+
+
+def test_workers_may_find_the_database_elsewhere() -> None:
+    given = Settings.from_environment({**ENVIRONMENT, WORKERS_DATABASE_HOST: "proxy", WORKERS_DATABASE_PORT: "6432"})
+    assert (given.workers_database_host, given.workers_database_port) == ("proxy", 6432)
+    with pytest.raises(SettingsError, match=WORKERS_DATABASE_PORT):
+        Settings.from_environment({**ENVIRONMENT, WORKERS_DATABASE_PORT: "none"})
