@@ -116,6 +116,8 @@ def _template(study: Resource, image: str) -> Mapping[str, Any]:
 
 def _arguments(study: Resource, job: str, group: int) -> tuple[str, ...]:
     output = ("--output", command_pod.OUTPUT_FOLDER) if command_pod.is_command(study) else ()
+    # Told, because a command's are in another container than the worker.
+    held = gpus(study["spec"].get("workers", {}).get("template", {}))
     return (
         "worker",
         "--study",
@@ -125,6 +127,7 @@ def _arguments(study: Resource, job: str, group: int) -> tuple[str, ...]:
         "--coordinator",
         f"{job}-0.{job}:{PORT}",
         *output,
+        *(("--gpus", str(held)) if held else ()),
     )
 
 
@@ -163,3 +166,10 @@ def check_template(study: Resource) -> None:
     check_reserved(study)
     build_config_map(study)
     build_worker_job(study, 0, image="", storage=SecretKey(name="none"))
+    template = study["spec"].get("workers", {}).get("template", {})
+    if "gpuHours" in study["spec"].get("budget", {}) and not gpus(template):
+        raise InvalidStudyError(
+            reasons.INVALID_SPEC,
+            "budget.gpuHours: the worker container of workers.template has no limit of GPUs, so that none would ever be"
+            " used up; give it one (nvidia.com/gpu), or leave gpuHours out",
+        )

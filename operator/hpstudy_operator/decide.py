@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hpstudy.api import reasons
@@ -25,6 +25,10 @@ take longer, and a person who watches waits no longer than for a page."""
 RESYNC_SECONDS = 600.0
 """Every study is looked at so often even when nothing happens, in case an event was missed: two reads of the API server
 for a study that is over."""
+LIMIT_MARGIN = timedelta(seconds=5)
+"""Workers notice by themselves that their time or their GPU hours are used up, and record it. Where none is there the
+operator does, this much later: never while one that has just asked in time makes its trial, nor because its clock is
+ahead of theirs."""
 REFUSED_SECONDS = 30.0
 """Until an object that the API server refused is tried again: a quota may be raised without an event for us."""
 
@@ -100,7 +104,7 @@ def _without_storage(snapshot: Snapshot, storage: StorageView, now: datetime) ->
 def _accepted(
     snapshot: Snapshot, study: Study, storage: StorageView, stored: StudySnapshot, now: datetime, image: str
 ) -> Decision:
-    verdict = judge(stored.counts, study.spec.budget, stored.last_failure, stored.stop)
+    verdict = judge(stored, study.spec.budget, now - LIMIT_MARGIN)
     states = [_accepted_state(), _storage_state(storage)]
     if verdict.next in {Next.SUCCEEDED, Next.FAILED}:
         # A trial that a group still trains is waited for; one that nobody trains any more will not end.

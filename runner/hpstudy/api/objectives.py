@@ -21,9 +21,12 @@ class Objective(ApiModel):
     speed, or eval_loss where there is no other."""
     direction: Literal["minimize", "maximize"]
     """Whether lower or higher values are better."""
+    goal: Number | None = None
+    """A value that is good enough: the study is over when a complete trial within the constraints has it or a better
+    one. Where several objectives have one, a trial must have them all. It may change while the study runs."""
     reference: Number | None = None
     """A value that is worse than those of interest. Where all of several objectives have one, the status tells the
-    hypervolume between them and the Pareto front."""
+    hypervolume between them and the Pareto front. It may change, too."""
 
 
 class Scalarize(ApiModel):

@@ -128,12 +128,26 @@ class SearchSpace(ApiModel):
 
 
 class Budget(ApiModel):
-    """When a study ends."""
+    """When a study ends: at the limit that is reached first."""
 
     max_trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Trials that end complete or pruned, over all worker groups together."""
     max_failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 3
     """Failed trials that the study survives; one more ends it. Those that run again do not count."""
+    timeout: Duration | None = None
+    """Wall-clock time since the first trial began (90m, 6h), suspended time among it. Then no trial begins any more, and
+    those that run are finished; trialTimeout bounds them."""
+    gpu_hours: Number | None = None
+    """Hours of GPUs that all trials together may hold them for, whatever becomes of a trial. When they are used up no
+    trial begins any more, and those that run are finished. Needs worker containers with a limit of GPUs."""
+
+    rules = (
+        Rule(
+            "gpuHours must be above 0",
+            lambda b: b.gpu_hours is None or b.gpu_hours > 0,
+            "!has(self.gpuHours) || self.gpuHours > 0.0",
+        ),
+    )
 
 
 class StudySpec(ApiModel):

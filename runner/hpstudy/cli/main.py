@@ -117,9 +117,16 @@ def agent(folder: Path) -> int:
 @click.option("--folder", type=click.Path(path_type=Path), default=None)
 @click.option("--output", type=click.Path(path_type=Path), default=None)
 @click.option("--events", type=int, default=None, help="File descriptor that events are written to.")
+@click.option("--gpus", type=int, default=None, help="That the pod holds.  [default: those that torch sees]")
 @_refusing
 def worker(
-    manifest: Path, group: int, coordinator: str, folder: Path | None, output: Path | None, events: int | None
+    manifest: Path,
+    group: int,
+    coordinator: str,
+    folder: Path | None,
+    output: Path | None,
+    events: int | None,
+    gpus: int | None,
 ) -> int:
     """The process of a worker pod; started by the operator and by ``hpstudy run``."""
     from hpstudy.api.load import read_manifest
@@ -144,6 +151,7 @@ def worker(
         node=int(os.environ.get("JOB_COMPLETION_INDEX", "0")),
         coordinator=coordinator,
         events=Events(events),
+        gpus=gpus,
     ).run()
 
 

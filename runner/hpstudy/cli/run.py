@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,15 +48,15 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
     name = stored_study_name(study.metadata)
     snapshot = read_snapshot(opened, name, study.spec)
     code, interrupted = 0, False
-    if judge(snapshot.counts, study.spec.budget, stop=snapshot.stop).next in (Next.ASK, Next.WAIT):
+    if judge(snapshot, study.spec.budget, datetime.now(UTC)).next in (Next.ASK, Next.WAIT):
         with Display(study.spec, name, snapshot, console) as display:
             code, interrupted = _run_worker(study, manifest, output, url, display)
         snapshot = read_snapshot(opened, name, study.spec)
     if code == EXIT_INVALID:
         refusal = json.loads((output / _REFUSAL).read_text())
         raise InvalidStudyError(refusal["reason"], refusal["message"])
-    summarise(study, opened, snapshot, output, url, console)
-    verdict = judge(snapshot.counts, study.spec.budget, snapshot.last_failure, snapshot.stop)
+    verdict = judge(snapshot, study.spec.budget, datetime.now(UTC))
+    summarise(study, opened, snapshot, verdict, output, url, console)
     match verdict.next:
         case Next.SUCCEEDED:
             if study.spec.on_success is not None:
@@ -65,7 +66,6 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
                 )
             return 0
         case Next.FAILED:
-            console.print(f"[red]{verdict.reason}[/red]: {verdict.message}", markup=True)
             return EXIT_FAILED
     again = f"hpstudy run {manifest}"
     if interrupted:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 from rich.console import Console
+from rich.text import Text
 
 from hpstudy.api.names import stored_study_name
 from hpstudy.api.study import Study
@@ -11,14 +12,21 @@ from hpstudy.cli.text import format_parameters, format_value, format_values
 from hpstudy.report.history import plot_history
 from hpstudy.storage import attributes
 from hpstudy.storage.reading import StudySnapshot
+from hpstudy.trials.budget import Next, Verdict
 
 _TEST_PREFIX = "test_"
 
 
 def summarise(
-    study: Study, storage: optuna.storages.RDBStorage, snapshot: StudySnapshot, output: Path, url: str, console: Console
+    study: Study,
+    storage: optuna.storages.RDBStorage,
+    snapshot: StudySnapshot,
+    verdict: Verdict,
+    output: Path,
+    url: str,
+    console: Console,
 ) -> None:
-    """Print the best trials, draw the plot, and say where everything lies."""
+    """Print what ended the study and the best trials, draw the plot, and say where everything lies."""
     counts = snapshot.counts
     console.print(
         f"\n{counts.complete} trials complete, {counts.pruned} pruned, {counts.failed} failed, "
@@ -32,8 +40,10 @@ def summarise(
             f"left out: {taken.values_left_out} values out of bounds, {taken.trials_left_out} trials",
             soft_wrap=True,
         )
-    if snapshot.stop:
-        console.print(f"[bold]Ended[/bold]     {snapshot.stop.message}", soft_wrap=True)
+    if verdict.reason:
+        style = "bold red" if verdict.next is Next.FAILED else "bold"
+        ended = Text.assemble(("Ended", style), f"     {verdict.message} ({verdict.reason})")
+        console.print(ended, soft_wrap=True)
     if not snapshot.best and counts.complete and study.spec.constraints:
         console.print("No trial keeps the constraints.")
     if not snapshot.best:

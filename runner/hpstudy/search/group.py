@@ -20,6 +20,7 @@ _OUTPUT = "HPSTUDY_OUTPUT"
 _FOLDER = "HPSTUDY_FOLDER"
 _EVENTS = "HPSTUDY_EVENTS"
 _DRIVER = "HPSTUDY_DRIVER"
+_GPUS = "HPSTUDY_GPUS"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class GroupEnvironment:
     """Address of the group's driver, for rank zero."""
     events: int | None = None
     """Descriptor of the pipe to whoever watches the study."""
+    gpus: int = 0
+    """That the group holds."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
@@ -61,6 +64,7 @@ class GroupEnvironment:
                 folder=Path(environment[_FOLDER]),
                 driver=environment[_DRIVER],
                 events=int(environment[_EVENTS]) if _EVENTS in environment else None,
+                gpus=int(environment[_GPUS]),
             )
         except (KeyError, ValueError) as error:
             raise InvalidStudyError(
@@ -79,6 +83,7 @@ class GroupEnvironment:
             _OUTPUT: str(self.output),
             _FOLDER: str(self.folder),
             _DRIVER: self.driver,
+            _GPUS: str(self.gpus),
             **({} if self.events is None else {_EVENTS: str(self.events)}),
         }
 

@@ -63,6 +63,8 @@ class Plan:
     """Address of the worker group's, where there is one."""
     events: Events = Events()  # noqa: RUF009  stateless without a pipe
     """Where a worker group tells of its trials; by itself a script logs them."""
+    gpus: int = 0
+    """That the worker group holds."""
     hp_space: Callable[[Any], Any] | None = None
     """Called for every trial; None where the space was read at the start."""
 
@@ -182,6 +184,7 @@ def plan_in_group(
         output_dir=str(environment.output / "trials"),
         group=environment.group,
         driver=environment.driver,
+        gpus=environment.gpus,
         events=Events(environment.events),
         hp_space=hp_space if spec.backend == "optuna" else None,
     )

@@ -146,7 +146,7 @@ class Session:
         while self._deadline is None or time.monotonic() < self._deadline:
             self._given = None
             with self._storage_lock:
-                assigned = self._loop.next()
+                assigned = self._loop.next(self._plan.gpus)
             if isinstance(assigned, Assignment):
                 self._assignment, self._started = assigned, time.monotonic()
                 self._clock.start(assigned.number)

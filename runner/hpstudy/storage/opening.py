@@ -170,7 +170,7 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
             ``warmStartFrom`` cannot be used.
         StorageUnreachableError: the database does not answer.
     """
-    frozen = json.loads(spec.model_dump_json(by_alias=True, include=_FROZEN))
+    frozen = _frozen(json.loads(spec.model_dump_json(by_alias=True, include=_FROZEN)))
     directions = [objective.direction for objective in spec.objectives]
     with storage_errors():
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -178,6 +178,7 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
             storage=storage, study_name=name, directions=directions, load_if_exists=True, **kwargs
         )
         stored = study.user_attrs.get(attributes.SPEC)
+        stored = None if stored is None else _frozen(stored)
         if spec.search_space is None and stored is not None:  # only the script knows it
             frozen["searchSpace"] = stored.get("searchSpace")
         changed = (
@@ -203,6 +204,12 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
         if spec.warm_start_from and attributes.SEEDED not in study.user_attrs:
             find_sources(storage, name, spec)  # afterwards they may go
     return study
+
+
+def _frozen(part: dict[str, Any]) -> dict[str, Any]:
+    """Of the objectives neither goal nor reference, which no trial depends on."""
+    objectives = [{key: objective[key] for key in ("metric", "direction")} for objective in part["objectives"]]
+    return {**part, "objectives": objectives}
 
 
 def _has_run(trial: optuna.trial.FrozenTrial) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from hpstudy.api.status import MAX_BEST_TRIALS, MAX_FRONT_TRIALS, BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.study import AUTO, StudySpec
 from hpstudy.storage import attributes
+from hpstudy.storage.limits import FEASIBLE, FEASIBLE_NAMES, Spent, read_goal, read_spent, still_reached
 from hpstudy.storage.opening import storage_errors
 from hpstudy.storage.pareto import hypervolume, pareto_front
 from hpstudy.storage.settings import Settings
@@ -29,8 +30,16 @@ class Stop:
 class Tally:
     """What a study has spent, and what was decided about it."""
 
-    counts: TrialCounts
+    counts: TrialCounts = field(default_factory=TrialCounts)
     stop: Stop | None = None
+    goal: str | None = None
+    """Which trial reached the goals of the objectives, in words."""
+    spent: Spent = Spent()
+    """Of its time and its GPUs, where the budget limits these."""
+    limit: str | None = None
+    """The reason that says which of these limits was reached."""
+    last_failure: str | None = None
+    """Number, class and message of the trial that failed last."""
     sampler: str | None = None
     """The sampler by name; one that was chosen for it, with the reason."""
     warm_start: WarmStartCounts | None = None
@@ -42,21 +51,13 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class StudySnapshot:
-    """The state of a study in the storage."""
+class StudySnapshot(Tally):
+    """The state of a study in the storage, with its best trials."""
 
-    counts: TrialCounts = field(default_factory=TrialCounts)
     best: tuple[BestTrial, ...] = ()
     """The best trials, or the Pareto front; bounded."""
     front_size: int | None = None
     """With several objectives: trials on the front."""
-    last_failure: str | None = None
-    """Number, class and message of the trial that failed last."""
-    stop: Stop | None = None
-    sampler: str | None = None
-    """The sampler by name; one that was chosen for the study, with the reason."""
-    warm_start: WarmStartCounts | None = None
-    """What was taken from other studies."""
     hypervolume: float | None = None
     """Between the front and the objectives' references, where all have one."""
     weighted: BestTrial | None = None
@@ -83,7 +84,7 @@ _TALLY = text(
     union all
     select a.key, a.value_json, null, 0 from study_user_attributes a
     join studies s on s.study_id = a.study_id
-    where s.study_name = :study and a.key in (:stopped, :sampler, :seeded, :settings)
+    where s.study_name = :study and a.key in (:stopped, :limit, :sampler, :seeded, :settings)
     """
 )
 _LAST_FAILURE = text(
@@ -98,18 +99,13 @@ _LAST_FAILURE = text(
     """
 )
 _VALUES = text(
-    """
+    f"""
     select t.trial_id, v.objective, v.value from trials t
     join studies s on s.study_id = t.study_id
     join trial_values v on v.trial_id = t.trial_id
-    left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
-    where s.study_name = :study and t.state = 'COMPLETE' and w.trial_id is null and not exists (
-        select 1 from trial_system_attributes c where c.trial_id = t.trial_id
-        and case when c.key like :constraint then cast(c.value_json as double precision) > 0 else false end
-    )
+    where s.study_name = :study and {FEASIBLE}
     """
 )
-"""Values of the feasible trials. Optuna's columns: a constraint above 0 is broken."""
 
 
 def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
@@ -121,6 +117,7 @@ def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
         "failure": attributes.FAILURE,
         "taken": attributes.TAKEN_FROM,
         "stopped": attributes.STOPPED,
+        "limit": attributes.LIMIT,
         "sampler": attributes.SAMPLER,
         "seeded": attributes.SEEDED,
         "settings": attributes.SETTINGS,
@@ -141,9 +138,14 @@ def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
     settings = Settings.parse(found) if (found := decided.get(attributes.SETTINGS)) else None
     if settings is not None:
         spec = settings.over(spec)
+    timed = spec.budget.timeout is not None or spec.budget.gpu_hours is not None
     return Tally(
         TrialCounts(**counts),
         stop=Stop(stopped["reason"], stopped["message"]) if stopped and _holds(stopped, spec) else None,
+        goal=read_goal(connection, study, spec.objectives) if counts["complete"] else None,
+        spent=read_spent(connection, study) if timed else Spent(),
+        limit=still_reached(decided.get(attributes.LIMIT), spec.budget),
+        last_failure=_last_failure(connection, study) if counts["failed"] else None,
         sampler=_sampler(chosen, spec),
         warm_start=WarmStartCounts.model_validate(seeded["warmStart"]) if seeded.get("warmStart") else None,
         running_groups=frozenset(running),
@@ -176,7 +178,7 @@ def _holds(stopped: Mapping[str, Any], spec: StudySpec) -> bool:
     return bool(stopped["stopWhen"] == now and spec.budget.max_trials <= stopped["maxTrials"])
 
 
-def last_failure(connection: Connection, study: str) -> str | None:
+def _last_failure(connection: Connection, study: str) -> str | None:
     """The number, class and message of the trial that failed last and does not run again."""
     keys = {"message": attributes.MESSAGE, "failure": attributes.FAILURE, "again": attributes.AGAIN}
     row = connection.execute(_LAST_FAILURE, {"study": study, **keys}).first()
@@ -192,7 +194,6 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
     with storage_errors():
         with storage.engine.connect() as connection:
             tally = read_tally(connection, study, spec)
-            failure = last_failure(connection, study) if tally.counts.failed else None
             volume, front_size, weighted = None, None, None
             if len(spec.objectives) == 1:
                 best = _best_ids(connection, study, spec)
@@ -205,32 +206,21 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
         trials = tuple(_best_trial(storage.get_trial(trial_id), spec, place) for place, trial_id in enumerate(best))
         by_weights = None if weighted is None else _best_trial(storage.get_trial(weighted), spec, 0)
     return StudySnapshot(
-        tally.counts,
-        trials,
-        front_size,
-        failure,
-        tally.stop,
-        tally.sampler,
-        tally.warm_start,
-        volume,
-        by_weights,
+        **vars(tally), best=trials, front_size=front_size, hypervolume=volume, weighted=by_weights
     )
-
-
-_FEASIBLE = {"taken": attributes.TAKEN_FROM, "constraint": attributes.CONSTRAINT_PREFIX + "%"}
 
 
 def _best_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
     order = "asc" if spec.objectives[0].direction == "minimize" else "desc"
     query = text(f"{_VALUES.text} order by v.value {order}, t.number limit :limit").bindparams(bindparam("limit"))
-    rows = connection.execute(query, {"study": study, "limit": MAX_BEST_TRIALS, **_FEASIBLE})
+    rows = connection.execute(query, {"study": study, "limit": MAX_BEST_TRIALS, **FEASIBLE_NAMES})
     return [row.trial_id for row in rows]
 
 
 def _front(connection: Connection, study: str, spec: StudySpec) -> list[tuple[int, tuple[float, ...]]]:
     """Trials of the front, by their ids, with their values."""
     values: dict[int, dict[int, float]] = {}
-    for trial_id, objective, value in connection.execute(_VALUES, {"study": study, **_FEASIBLE}):
+    for trial_id, objective, value in connection.execute(_VALUES, {"study": study, **FEASIBLE_NAMES}):
         values.setdefault(trial_id, {})[objective] = value
     ids = list(values)
     points = [tuple(values[trial_id][objective] for objective in range(len(spec.objectives))) for trial_id in ids]

@@ -7,7 +7,7 @@ import optuna
 
 from hpstudy.api.model import ApiModel
 from hpstudy.api.retries import Retries
-from hpstudy.api.study import Budget, StudySpec
+from hpstudy.api.study import Budget, Objective, StudySpec
 from hpstudy.storage import attributes
 
 
@@ -18,6 +18,8 @@ class Settings(ApiModel):
     retries: Retries | None = None
     parallelism: int | None = None
     budget: Budget | None = None
+    objectives: list[Objective] | None = None
+    """For their goals; nothing else of them changes that workers use."""
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> "Settings":
@@ -29,7 +31,7 @@ class Settings(ApiModel):
         return spec.model_copy(update={name: value for name in _LIVE if (value := getattr(self, name)) is not None})
 
 
-_LIVE = ("retries", "parallelism", "budget")
+_LIVE = ("retries", "parallelism", "budget", "objectives")
 
 
 def record_settings(study: optuna.Study, spec: StudySpec) -> None:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +28,9 @@ from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
-from hpstudy.storage.reading import Stop, Tally, last_failure, read_tally
-from hpstudy.trials.budget import Next, Standing, Verdict, judge
+from hpstudy.storage.limits import record_of
+from hpstudy.storage.reading import Stop, Tally, read_tally
+from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.metrics import record_metrics
@@ -63,6 +65,7 @@ class TrialLoop:
         suggest: makes up a trial's hyperparameters, in place of the study's space.
         sampler, pruner: objects, in place of those that the study names.
         output: folder of a run on this machine, for a study that names no place for its checkpoints.
+        clock: the time, with a time zone.
 
     Raises on entering:
         InvalidStudyError: sampler, pruner or space cannot be made, or the stored study is another.
@@ -79,7 +82,9 @@ class TrialLoop:
         sampler: optuna.samplers.BaseSampler | None = None,
         pruner: optuna.pruners.BasePruner | None = None,
         output: Path | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._clock = clock
         self._given_suggest, self._given_sampler, self._given_pruner = suggest, sampler, pruner
         self._spec = spec
         self._output = output
@@ -142,15 +147,19 @@ class TrialLoop:
         self._locks.close()
         self._storage.engine.dispose()
 
-    def next(self) -> Assignment | Verdict:
+    def next(self, gpus: int = 0, sharing: int = 1) -> Assignment | Verdict:
         """Take the next trial, or learn why there is none.
+
+        Args:
+            gpus: that the group holds.
+            sharing: trials that hold them together, unless one has to run alone.
 
         Raises:
             InvalidStudyError: the sampler cannot work with this study.
         """
         while True:
             try:
-                answer = self._patiently(self._ask)
+                answer = self._patiently(partial(self._ask, gpus, sharing))
                 if isinstance(answer, Verdict) and answer.next in (Next.SUCCEEDED, Next.FAILED):
                     self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
                 return answer
@@ -208,11 +217,12 @@ class TrialLoop:
         return self._patiently(self._judge)
 
     def _judge(self, *, asking: bool = False) -> Verdict:
-        tally, failure = self._tally()
+        tally = self._tally()
         if asking and self._end_removed(tally):
-            tally, failure = self._tally()
-        budget = self._spec.budget
-        verdict = judge(tally.counts, budget, failure, tally.stop)
+            tally = self._tally()
+        verdict = judge(tally, self._spec.budget, self._clock())
+        if verdict.reason in USED_UP and tally.limit is None:  # so that a clock that is behind does not disagree
+            self.study.set_user_attr(attributes.LIMIT, record_of(verdict.reason, self._spec.budget))
         if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
             return verdict
         sampler = hooks(self.study.sampler)
@@ -225,15 +235,15 @@ class TrialLoop:
         stop = Stop(reasons.SPACE_EXHAUSTED, sampler.exhausted_because)
         basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
         self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
-        return judge(tally.counts, budget, failure, stop)
+        return Verdict(Next.SUCCEEDED, stop.reason, stop.message)
 
-    def _tally(self) -> tuple[Tally, str | None]:
+    def _tally(self) -> Tally:
         """How the study stands; from here on the spec is what the operator says it is now."""
         with self._storage.engine.connect() as connection:
             tally = read_tally(connection, self._name, self._spec)
-            if tally.settings is not None:
-                self._spec = tally.settings.over(self._spec)
-            return tally, last_failure(connection, self._name) if tally.counts.failed else None
+        if tally.settings is not None:
+            self._spec = tally.settings.over(self._spec)
+        return tally
 
     def _seed(self) -> None:
         with self._locks.holding(self._budget_lock):
@@ -267,7 +277,7 @@ class TrialLoop:
         with self._locks.holding(self._budget_lock):
             return settle_sampler(self.study, self._spec, self._space)
 
-    def _ask(self) -> Assignment | Verdict:
+    def _ask(self, gpus: int, sharing: int) -> Assignment | Verdict:
         self._stop_if_enough()
         # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
         # under it too shows every group's sampler the points of all others.
@@ -280,6 +290,9 @@ class TrialLoop:
             self._asking = True
             trial = self.study.ask()
             trial.set_user_attr(attributes.GROUP, self._group)
+            if gpus:
+                alone = attributes.ALONE in trial.user_attrs
+                trial.set_user_attr(attributes.GPUS, gpus if alone else gpus / sharing)
             parameters = self._suggest(trial) if self._space is not None else None
         if parameters is None:  # a function of the user's may take its time
             parameters = self._suggest(trial)

@@ -45,6 +45,9 @@ class Prepared(_Message):
     """Ranks of a trial in this pod."""
     cpus: int
     gpus: int
+    """That torch sees."""
+    held: int
+    """GPUs that the pod holds: those of a command's program among them."""
 
 
 class Invalid(_Message):

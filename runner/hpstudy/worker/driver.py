@@ -33,7 +33,7 @@ from hpstudy.trials.messages import (
 from hpstudy.trials.outcome import Outcome
 from hpstudy.worker.attempts import PREEMPTED, Attempt, Session
 from hpstudy.worker.grace import grace_seconds
-from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, patience
+from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
 from hpstudy.worker.slots import Slots
 
 _WAIT_SECONDS = 1.0
@@ -57,6 +57,8 @@ class Driver(Leader):
         self._loop = loop
         super().__init__(servers, key, events)
         self._slots: Slots | None = None
+        self._gpus = 0
+        """That the group holds."""
         self._attempts: dict[int, Attempt] = {}
         self._session: Session | None = None
         self._held: Assignment | None = None
@@ -94,7 +96,8 @@ class Driver(Leader):
             held, self._held = self._held, None
             self._start(held)
         while self._can_start() and self._ask_at is not None and time.monotonic() >= self._ask_at:
-            assigned = self._loop.next()
+            assert self._slots is not None
+            assigned = self._loop.next(self._gpus, self._slots.count)
             if isinstance(assigned, Assignment) and assigned.alone and self._attempts:
                 self._held = assigned
             elif isinstance(assigned, Assignment):
@@ -217,7 +220,9 @@ class Driver(Leader):
         return bool(self._attempts)
 
     def _prepared(self, node: int, message: Prepared) -> None:
+        check_gpu_hours(self._spec, message.held)
         if node == 0:
+            self._gpus = message.held * self._spec.workers.nodes
             trials = self._spec.budget.max_trials
             shape = (message.processes, message.cpus, message.gpus)
             self._slots = Slots(self._spec.workers.trials_per_pod, *shape, trials)

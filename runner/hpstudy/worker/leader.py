@@ -8,7 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 
+from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.study import StudySpec
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
 from hpstudy.trials.messages import Exit, Invalid, Message, Prepared, Stopping
@@ -133,6 +135,23 @@ class Leader(ABC):
     @abstractmethod
     def _lost(self, node: int) -> None:
         """A node is gone, and with it what ran there."""
+
+
+def check_gpu_hours(spec: StudySpec, held: int) -> None:
+    """Check that the budget can be counted.
+
+    Args:
+        held: GPUs of a pod.
+
+    Raises:
+        InvalidStudyError: there is nothing to count.
+    """
+    if spec.budget.gpu_hours is not None and not held:
+        raise InvalidStudyError(
+            reasons.INVALID_SPEC,
+            "budget.gpuHours: the workers have no GPU, so that none would ever be used up; leave it out, or give a "
+            "budget.timeout",
+        )
 
 
 def patience(until: float | None) -> float | None:

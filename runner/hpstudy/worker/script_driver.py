@@ -22,7 +22,7 @@ from hpstudy.trials.messages import Abort, Begin, Finished, Idle, Message, Prepa
 from hpstudy.trials.outcome import Outcome
 from hpstudy.worker.attempts import PREEMPTED
 from hpstudy.worker.driver import free_port
-from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, patience
+from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
 
 _log = logging.getLogger(__name__)
 
@@ -177,6 +177,7 @@ class ScriptDriver(Leader):
 
     def _prepared(self, node: int, message: Prepared) -> None:
         """The script may be started when all nodes are."""
+        check_gpu_hours(self._spec, message.held)
 
     def _hear(self, node: int, message: Message) -> None:
         launch = self._launch

@@ -67,6 +67,8 @@ class Worker:
     node: int = 0
     coordinator: str = ""
     """host:port of node 0, as the other nodes resolve it."""
+    gpus: int | None = None
+    """That the pod holds; absent: those that torch sees."""
     events: Events = Events()  # noqa: RUF009  stateless without a pipe
 
     def run(self) -> int:
@@ -148,7 +150,8 @@ class _Supervisor:
         gpus = torch.cuda.device_count()
         asked = self._spec.workers.processes_per_node
         self._processes = (gpus or 1) if asked == "auto" else asked  # in a cluster the operator has resolved it
-        return Prepared(processes=self._processes, cpus=available_cpus(), gpus=gpus)
+        self._held = gpus if self._worker.gpus is None else self._worker.gpus
+        return Prepared(processes=self._processes, cpus=available_cpus(), gpus=gpus, held=self._held)
 
     def _serve(self, link: "Link[bytes, bytes]") -> int:
         deadline: float | None = None
@@ -225,6 +228,7 @@ class _Supervisor:
                 folder=worker.folder,
                 driver=self._local,
                 events=worker.events.descriptor,
+                gpus=self._held * self._spec.workers.nodes,
             )
             return run_script, (self._form, run, environment)
         function = run_session if self._spec.workers.isolation == "inline" else run_rank
