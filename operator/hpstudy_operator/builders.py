@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import API_VERSION, KIND
 from hpstudy.api.workers import SecretKey
 from hpstudy_operator import command_pod, names

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.study import Study
+from hpstudy.api.study import Budget, Study
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Next, judge
 from hpstudy_operator.conditions import State, is_true, timestamp
@@ -29,6 +29,7 @@ LIMIT_MARGIN = timedelta(seconds=5)
 """Workers notice by themselves that their time or their GPU hours are used up, and record it. Where none is there the
 operator does, this much later: never while one that has just asked in time makes its trial, nor because its clock is
 ahead of theirs."""
+_SOON_SECONDS = 0.1
 REFUSED_SECONDS = 30.0
 """Until an object that the API server refused is tried again: a quota may be raised without an event for us."""
 
@@ -131,7 +132,15 @@ def _accepted(
         completionTime=None,
         workers=_workers(snapshot, study.spec.parallelism),
     )
-    return Decision(status, tuple(plan.delete), tuple(plan.apply), requeue=POLL_SECONDS)
+    return Decision(status, tuple(plan.delete), tuple(plan.apply), requeue=_until_limit(stored, study.spec.budget, now))
+
+
+def _until_limit(stored: StudySnapshot, budget: Budget, now: datetime) -> float:
+    """Seconds until the next look, which is not later than the end of the time or the GPU hours."""
+    due = stored.spent.due(budget)
+    if due is None:
+        return POLL_SECONDS
+    return min(POLL_SECONDS, max(_SOON_SECONDS, (due + LIMIT_MARGIN - now).total_seconds()))
 
 
 def _finish(

@@ -136,6 +136,8 @@ def test_the_default_budget_and_shape_are_filled_in(team: Team) -> None:
         ({"objectives": [{"metric": "f1"}]}, "objectives[0].direction: Required value"),
         ({"objectives": [{"metric": "f1", "direction": "up"}]}, "Unsupported value"),
         ({"objectives": []}, "should have at least 1 items"),
+        ({"budget": {"gpuHours": 0}}, "gpuHours must be above 0"),
+        ({"budget": {"timeout": "6 hours"}}, "should match"),
         (
             {"objectives": [{"metric": "f1", "direction": "maximize"}, {"metric": "f1", "direction": "minimize"}]},
             "each objective needs a metric of its own",
@@ -283,21 +285,22 @@ class TestOnceStarted:
     @pytest.mark.parametrize(
         ("spec", "words"),
         [
-            ({"objectives": [{"metric": "loss", "direction": "minimize"}]}, "the objectives cannot change"),
-            ({"searchSpace": {"parameters": {"lr": FLOAT}}}, "the search space cannot change"),
-            ({"constraints": [{"metric": "loss", "max": 1}]}, "constraints cannot change"),
-            ({"warmStartFrom": [{"study": "other"}]}, "warmStartFrom cannot change"),
-            ({"checkpoints": {"url": "s3://bucket"}}, "checkpoints cannot change"),
+            ({"objectives": [{"metric": "loss", "direction": "minimize"}]}, "directions of the objectives"),
+            ({"searchSpace": {"parameters": {"lr": FLOAT}}}, "the search space"),
+            ({"constraints": [{"metric": "loss", "max": 1}]}, "constraints"),
+            ({"warmStartFrom": [{"study": "other"}]}, "warmStartFrom"),
+            ({"checkpoints": {"url": "s3://bucket"}}, "checkpoints"),
         ],
     )
     def test_what_the_trials_depend_on_cannot_change(self, started: Team, spec: dict[str, Any], words: str) -> None:
-        with pytest.raises(KubectlError, match=f"{words} once the study has started; make a new study"):
+        with pytest.raises(KubectlError, match=f"{words} cannot change once the study has started; make a new study"):
             started.kubectl.patch("hps", "reviews", {"spec": spec})
 
-    def test_budget_retries_parallelism_and_image_can(self, started: Team) -> None:
+    def test_budget_goals_retries_parallelism_and_image_can(self, started: Team) -> None:
         template = {"spec": {"containers": [{"name": "worker", "image": "new"}]}}
         change = {
-            "budget": {"maxTrials": 99},
+            "budget": {"maxTrials": 99, "timeout": "6h", "gpuHours": 0.5},
+            "objectives": [{"metric": "eval_f1", "direction": "maximize", "goal": 0.9, "reference": 0}],
             "retries": {"error": 1},
             "parallelism": 4,
             "workers": {"template": template},

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from rich.console import Console
@@ -121,9 +122,35 @@ def test_a_study_whose_trials_fail_exits_with_1_and_their_words(folder: Path, hp
     assert "MaxFailedTrialsExceeded" in said
 
 
-def test_what_only_the_worker_can_see_exits_with_2_too(folder: Path, hpstudy: Start) -> None:
-    said = ended(hpstudy("run", str(write(folder, trial={"function": "mine:absent"}))), 2)
-    assert "ImportFailed: trial.function: module 'mine' has no function 'absent'" in said
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        (
+            {"trial": {"function": "mine:absent"}},
+            "ImportFailed: trial.function: module 'mine' has no function 'absent'",
+        ),
+        ({"budget": {"gpuHours": 1}}, "InvalidSpec: budget.gpuHours: the workers have no GPU"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+def test_what_only_the_worker_can_see_exits_with_2_too(
+    folder: Path, hpstudy: Start, fields: dict[str, Any], complaint: str
+) -> None:
+    said = ended(hpstudy("run", str(write(folder, **fields))), 2)
+    assert complaint in said
+
+
+def test_the_limit_that_ended_the_study_is_printed_and_one_that_is_raised_lets_it_go_on(
+    folder: Path, hpstudy: Start
+) -> None:
+    said = ended(hpstudy("run", str(write(folder, budget={"timeout": "1ms"}))), 0)
+    assert "Study mine: 20 trials, no longer than 1ms\n" in said
+    over = "Ended     the timeout of 1ms since the first trial began was over after 1 of 20 trials (TimeoutReached)\n"
+    assert over in said
+    objectives = [{"metric": "loss", "direction": "minimize", "goal": 4}]  # at 2 the most that x ** 2 can be
+    said = ended(hpstudy("run", str(write(folder, objectives=objectives))), 0)
+    assert "Ended     trial 0 reached the goal: loss" in said
+    assert "(GoalReached)" in said
 
 
 @pytest.mark.parametrize(

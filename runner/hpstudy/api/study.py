@@ -135,11 +135,11 @@ class Budget(ApiModel):
     max_failed_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 3
     """Failed trials that the study survives; one more ends it. Those that run again do not count."""
     timeout: Duration | None = None
-    """Wall-clock time since the first trial began (90m, 6h), suspended time among it. Then no trial begins any more, and
-    those that run are finished; trialTimeout bounds them."""
+    """Wall-clock time since the first trial began (90m, 6h), also while the study was suspended. Then no trial begins
+    any more, and those that run are finished; trialTimeout bounds them."""
     gpu_hours: Number | None = None
-    """Hours of GPUs that all trials together may hold them for, whatever becomes of a trial. When they are used up no
-    trial begins any more, and those that run are finished. Needs worker containers with a limit of GPUs."""
+    """Hours times GPUs of all trials together, whatever becomes of them. When they are used up no trial begins any
+    more, and those that run are finished. Needs workers with GPUs."""
 
     rules = (
         Rule(

@@ -48,7 +48,11 @@ class Display:
 
     def __enter__(self) -> Self:
         resumed = f", {self._finished} done before" if self._finished else ""
-        self._console.print(f"Study [bold]{self._name}[/bold]: {self._spec.budget.max_trials} trials{resumed}")
+        budget = self._spec.budget
+        limits = f"{budget.max_trials} trials"
+        limits += f", no longer than {budget.timeout}" if budget.timeout is not None else ""
+        limits += f", {budget.gpu_hours:g} GPU hours" if budget.gpu_hours is not None else ""
+        self._console.print(f"Study [bold]{self._name}[/bold]: {limits}{resumed}")
         if self._console.is_terminal:
             self._live.start()
         return self

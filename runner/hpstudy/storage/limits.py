@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from hpstudy.api import reasons
@@ -40,6 +40,15 @@ _SPENT = """
     left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
     where s.study_name = :study and w.trial_id is null and t.datetime_start is not null
 """
+_GOALS = """
+    select t.number, t.trial_id from trials t join studies s on s.study_id = t.study_id
+    where s.study_name = :study and {feasible} {goals} order by t.number limit 1
+"""
+_GOAL = """
+    and exists (select 1 from trial_values v
+        where v.trial_id = t.trial_id and v.objective = {place} and v.value {compares} :goal{place})
+"""
+_VALUES = text("select objective, value from trial_values where trial_id = :trial")
 _GPUS = "cast(g.value_json as double precision)"
 
 
@@ -97,23 +106,13 @@ def read_goal(connection: Connection, study: str, objectives: list[Objective]) -
     goals = {place: objective.goal for place, objective in enumerate(objectives) if objective.goal is not None}
     if not goals:
         return None
-    conditions = "".join(
-        " and exists (select 1 from trial_values v where v.trial_id = t.trial_id"
-        f" and v.objective = {place} and v.value {_compares(objectives[place])} :goal{place})"
-        for place in goals
-    )
-    query = text(
-        "select t.number, t.trial_id from trials t join studies s on s.study_id = t.study_id"
-        f" where s.study_name = :study and {FEASIBLE} {conditions} order by t.number limit 1"
-    ).bindparams(*(bindparam(f"goal{place}", goal) for place, goal in goals.items()))
-    row = connection.execute(query, {"study": study, **FEASIBLE_NAMES}).first()
+    conditions = "".join(_GOAL.format(place=place, compares=_compares(objectives[place])) for place in goals)
+    query = text(_GOALS.format(feasible=FEASIBLE, goals=conditions))
+    bound = {f"goal{place}": goal for place, goal in goals.items()}
+    row = connection.execute(query, {"study": study, **bound, **FEASIBLE_NAMES}).first()
     if row is None:
         return None
-    values: dict[int, float] = dict(
-        connection.execute(
-            text("select objective, value from trial_values where trial_id = :trial"), {"trial": row.trial_id}
-        ).tuples()
-    )
+    values = {found.objective: found.value for found in connection.execute(_VALUES, {"trial": row.trial_id})}
     reached = ", ".join(
         f"{objectives[place].metric} {values[place]:.6g} {_compares(objectives[place])} {goal:.6g}"
         for place, goal in goals.items()

@@ -34,7 +34,7 @@ class Tally:
     stop: Stop | None = None
     goal: str | None = None
     """Which trial reached the goals of the objectives, in words."""
-    spent: Spent = Spent()
+    spent: Spent = field(default_factory=Spent)
     """Of its time and its GPUs, where the budget limits these."""
     limit: str | None = None
     """The reason that says which of these limits was reached."""
@@ -104,7 +104,7 @@ _VALUES = text(
     join studies s on s.study_id = t.study_id
     join trial_values v on v.trial_id = t.trial_id
     where s.study_name = :study and {FEASIBLE}
-    """
+    """  # noqa: S608  # a constant
 )
 
 

@@ -26,9 +26,9 @@ from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
+from hpstudy.storage.limits import record_of
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
-from hpstudy.storage.limits import record_of
 from hpstudy.storage.reading import Stop, Tally, read_tally
 from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
