@@ -128,8 +128,8 @@ def _arguments(study: Resource, job: str, group: int) -> tuple[str, ...]:
         str(group),
         "--coordinator",
         f"{job}-0.{job}:{PORT}",
-        *output,
         *(("--gpus", str(held)) if held else ()),
+        *output,
     )
 
 
