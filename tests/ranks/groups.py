@@ -36,6 +36,7 @@ def _pod(
     environment: Mapping[str, str],
     index: int,
     control_group: Path | None,
+    gpus: int | None,
 ) -> None:
     os.setsid()
     os.environ.update(environment)
@@ -46,13 +47,15 @@ def _pod(
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
     # As on machines of their own, where no node sees another's files.
     output = output / f"node-{node}" if OWN_FOLDERS in environment else output
-    worker = Worker(given, "study", url, folder=home, output=output, group=index, node=node, coordinator=coordinator)
+    worker = Worker(
+        given, "study", url, folder=home, output=output, group=index, node=node, coordinator=coordinator, gpus=gpus
+    )
     raise SystemExit(worker.run())
 
 
 class Group:
     """The pods of one group, over a SQLite file where no other storage is given, all in a Linux control group where one
-    is."""
+    is, and told of as many GPUs: those of a command's program, say, which torch does not see."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Group:
         url: str = "",
         index: int = 0,
         control_group: Path | None = None,
+        gpus: int | None = None,
         **spec: Any,
     ) -> None:
         shape = {"nodes": nodes, "processesPerNode": processes, **(workers or {})}
@@ -79,6 +83,7 @@ class Group:
         self.url = url or f"sqlite:///{folder / 'study.db'}"
         self._index = index
         self._control_group = control_group
+        self._gpus = gpus
         self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
         for node in range(nodes):
@@ -87,7 +92,7 @@ class Group:
     def start(self, node: int) -> None:
         """Start a pod, or its replacement."""
         where = (self.study, self.url, self._home, self.folder)
-        how = (node, self._coordinator, self._environment, self._index, self._control_group)
+        how = (node, self._coordinator, self._environment, self._index, self._control_group, self._gpus)
         pod = PROCESSES.Process(target=_pod, args=(*where, *how))
         pod.start()
         self.pods[node] = pod

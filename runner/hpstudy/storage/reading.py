@@ -205,9 +205,7 @@ def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySp
                     weighted = min(front, key=lambda trial: spec.weighted_sum(trial[1]))[0]
         trials = tuple(_best_trial(storage.get_trial(trial_id), spec, place) for place, trial_id in enumerate(best))
         by_weights = None if weighted is None else _best_trial(storage.get_trial(weighted), spec, 0)
-    return StudySnapshot(
-        **vars(tally), best=trials, front_size=front_size, hypervolume=volume, weighted=by_weights
-    )
+    return StudySnapshot(**vars(tally), best=trials, front_size=front_size, hypervolume=volume, weighted=by_weights)
 
 
 def _best_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
