@@ -35,8 +35,8 @@ def study(objectives: list[dict[str, Any]] | None = None, **fields: Any) -> Stud
     return spec(sampler={"name": "RandomSampler"}, **more, **fields)
 
 
-def take(loop: TrialLoop, gpus: float = 0) -> Assignment:
-    assigned = loop.next(gpus)
+def take(loop: TrialLoop, gpus: int = 0, sharing: int = 1) -> Assignment:
+    assigned = loop.next(gpus, sharing)
     assert isinstance(assigned, Assignment), assigned
     return assigned
 
@@ -115,7 +115,7 @@ def test_gpu_hours_are_those_of_all_trials_whatever_became_of_them(storage_url: 
         loop.tell(take(loop, 4), Outcome(failure=Failure.ERROR, message="boom"))
         loop.tell(take(loop, 1), Outcome(failure=Failure.PREEMPTED, message="told to stop"))
         loop.tell(take(loop, 1), Outcome(pruned=True))  # the preempted one's
-        half = take(loop, 0.5)
+        half = take(loop, 1, 2)
         running = take(other, 3)
         for number, took in enumerate((hour, hour / 2, 2 * hour, hour)):
             age(storage_url, number, 5 * hour, took)  # 2 + 2 + 2 + 1 of the ended
@@ -131,7 +131,7 @@ def test_gpu_hours_are_those_of_all_trials_whatever_became_of_them(storage_url: 
         due = spent.due(given.budget)
         assert due is not None
         assert (due - now).total_seconds() == pytest.approx(3600 / 3.5, abs=60)
-        take(loop, 0.5)
+        take(loop, 1, 2)
         age(storage_url, running.number, 4 * hour / 3, None)  # 4
         assert end(loop) == (Next.SUCCEEDED, reasons.GPU_HOURS_REACHED)
         assert end(other) == (Next.SUCCEEDED, reasons.GPU_HOURS_REACHED)
