@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.kubectl import Kubectl, KubectlError, program
 from tests.support.processes import hack
 
-_POD_SECURITY = {
+POD_SECURITY = {
     "pod-security.kubernetes.io/enforce": "restricted",
     "pod-security.kubernetes.io/warn": "restricted",
 }
@@ -62,7 +62,7 @@ class Cluster:
         restricted: admit only pods of the restricted Pod Security Standard.
         """
         name = f"{prefix}-{secrets.token_hex(3)}"
-        labels = _POD_SECURITY if restricted else {}
+        labels = POD_SECURITY if restricted else {}
         self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         try:
             yield self.kubectl.in_namespace(name)
