@@ -24,7 +24,7 @@ fi
 layout=$CACHE/images/layout
 mkdir -p "$layout"
 blobs=$(find "$layout" -type f | wc -l)
-if [ "$blobs" -gt 200 ]; then rm -rf "$layout"; fi
+if [ "$blobs" -gt 200 ]; then rm -rf "$layout" "$CACHE"/images/*.exported; fi
 for name in "${names[@]}"; do
   id=$(podman image inspect -f '{{.Id}}' "$name")
   exported=$CACHE/images/$(tr '/:' '__' <<< "$name").exported
