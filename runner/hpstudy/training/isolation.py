@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy
+import numpy.random  # which numpy puts off, and every fork would import anew
 import torch
 from torch.distributed import distributed_c10d
 

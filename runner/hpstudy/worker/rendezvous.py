@@ -5,6 +5,7 @@ name of a rank that connects inherits glibc's resolver lock, locked for ever (se
 """
 
 import contextlib
+import encodings.idna  # noqa: F401  of name lookups; every fork would import it anew
 import os
 import signal
 import socket
