@@ -1,78 +1,21 @@
 """Backend optuna: every sampler and pruner by its own name and options, in real studies."""
 
 import itertools
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
-from hpstudy.samplers.choice import choose
 from hpstudy.space.load import read_space
-from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.opening import open_storage
-from hpstudy.storage.reading import read_snapshot
-from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
+from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run, stored_trials
 
-NAME = "study"
-FLAT = {
-    "x": {"type": "float", "low": -2, "high": 2},
-    "n": {"type": "int", "low": 1, "high": 64, "log": True},
-    "kind": {"type": "categorical", "choices": ["a", "b", None]},
-}
-FINITE = {
-    "x": {"type": "float", "low": 0, "high": 0.2, "step": 0.1},
-    "n": {"type": "int", "low": 1, "high": 2},
-    "flag": {"type": "categorical", "choices": [True, False]},
-}
-NUMERIC = {"x": FLAT["x"], "y": {"type": "float", "low": -2, "high": 2}}
-
-
-def a_study(parameters: dict[str, Any] = FLAT, **fields: Any) -> StudySpec:
-    return spec(searchSpace={"parameters": parameters}, **fields)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'study.db'}"
-
-
-def run(loop: TrialLoop, trials: int, value: Callable[[dict[str, Any]], float] | None = None) -> list[dict[str, Any]]:
-    """Run trials to their end; fewer where the study ends before."""
-    taken = []
-    for _ in range(trials):
-        assigned = loop.next()
-        if isinstance(assigned, Verdict):
-            break
-        taken.append(assigned.parameters)
-        told = value(assigned.parameters) if value else _value(assigned.parameters)
-        loop.tell(assigned, Outcome(values=(told,) * len(loop._spec.objectives)))
-    return taken
-
-
-def _value(parameters: dict[str, Any]) -> float:
-    return sum(float(value) ** 2 for value in parameters.values() if isinstance(value, int | float))
-
-
-def stored_trials(url: str) -> list[optuna.trial.FrozenTrial]:
-    storage = open_storage(url)
-    try:
-        return optuna.load_study(study_name=NAME, storage=storage).trials
-    finally:
-        storage.engine.dispose()
-
-
-TWO = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "maximize"}]
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
     ("TPESampler", {"seed": 1, "n_startup_trials": 2, "multivariate": True, "constant_liar": True}, FLAT, True),
     ("TPESampler", {"n_startup_trials": 2, "gamma": f"{__name__}:quarter"}, FLAT, False),
@@ -296,77 +239,6 @@ def test_the_users_functions_are_imported_where_trials_run_alone() -> None:
         build_sampler(study, read_space(study))
 
 
-@pytest.mark.parametrize("name", ["GridSampler", "BruteForceSampler"])
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_an_exhaustive_search_tries_each_point_once_over_groups_failures_and_lost_workers(name: str, url: str) -> None:
-    study = a_study(
-        FINITE,
-        sampler={"name": name, "options": {"seed": 5}},
-        budget={"maxTrials": 100, "maxFailedTrials": 100},
-        retries={"oom": 1},
-    )
-    points = set(itertools.product([0.0, 0.1, 0.2], [1, 2], [True, False]))
-    with TrialLoop(study, url, NAME, 0) as first, TrialLoop(study, url, NAME, 1) as second:
-        running: list[tuple[TrialLoop, Assignment]] = []
-        seen = []
-        for step, loop in enumerate(itertools.cycle((first, second))):
-            assigned = loop.next()
-            if isinstance(assigned, Assignment):
-                running.append((loop, assigned))
-            elif assigned.next is Next.SUCCEEDED:
-                break
-            if len(running) == 3 or not isinstance(assigned, Assignment):
-                holder, trial = running.pop(0)
-                if step in (4, 9):
-                    again = Failure.LOST if step == 4 else Failure.OOM
-                    holder.tell(trial, Outcome(failure=again, message="gone"))
-                    continue
-                seen.append(tuple(trial.parameters[key] for key in ("x", "n", "flag")))
-                outcome = Outcome(failure=Failure.ERROR, message="boom") if step == 6 else Outcome(values=(1.0,))
-                holder.tell(trial, outcome)
-        verdict = second.verdict()
-    assert sorted(seen) == sorted(points), "each once, and those that lost their worker again"
-    assert (verdict.reason, verdict.message) == (reasons.SPACE_EXHAUSTED, "every point of the space was tried")
-    storage = open_storage(url)
-    snapshot = read_snapshot(storage, NAME, study)
-    storage.engine.dispose()
-    assert snapshot.stop is not None
-    assert snapshot.counts.running == snapshot.counts.waiting == 0
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_brute_force_survives_trials_that_ended_before_they_had_all_parameters(url: str) -> None:
-    study = a_study(FINITE, sampler={"name": "BruteForceSampler"}, budget={"maxTrials": 100})
-    with TrialLoop(study, url, NAME) as loop:
-        loop.study.ask()  # nothing suggested
-        half = loop.study.ask()
-        half.suggest_float("x", 0, 0.2, step=0.1)
-        loop._locks.close()
-        with TrialLoop(study, url, NAME) as successor:
-            assert len(run(successor, 100)) == 12
-
-
-def test_an_exhaustive_search_below_fixed_parameters_ends_too(url: str) -> None:
-    options = {"fixed_params": {"flag": True}, "base_sampler": {"name": "GridSampler"}}
-    study = a_study(FINITE, sampler={"name": "PartialFixedSampler", "options": options}, budget={"maxTrials": 100})
-    with TrialLoop(study, url, NAME) as loop:
-        taken = run(loop, 100)
-    assert len(taken) == len({tuple(values.values()) for values in taken}) == 6
-    assert all(values["flag"] for values in taken)
-
-
-def test_conditions_are_gone_through_by_brute_force(url: str) -> None:
-    study = a_study(
-        {"flag": FINITE["flag"], "n": {**FINITE["n"], "when": {"flag": [True]}}},
-        sampler={"name": "BruteForceSampler"},
-    )
-    with TrialLoop(study, url, NAME) as loop:
-        taken = run(loop, 100)
-    assert sorted(map(str, taken)) == sorted(
-        map(str, [{"flag": False}] + [{"flag": True, "n": number} for number in (1, 2)])
-    )
-
-
 @pytest.mark.parametrize("name", ["TPESampler", "RandomSampler", "NSGAIISampler", "GPSampler", "CmaEsSampler"])
 def test_groups_and_restarts_draw_different_trials_with_one_seed(name: str) -> None:
     study = a_study(NUMERIC, sampler={"name": name, "options": {"seed": 7}})
@@ -389,73 +261,6 @@ def test_groups_share_one_quasi_random_sequence(url: str) -> None:
     # The first point is random, the next 16 of Sobol's sequence have one in each sixteenth of either axis.
     for axis in ("x", "y"):
         assert {int((values[axis] + 2) / 4 * 16) for values in taken[1:17]} == set(range(16))
-
-
-@pytest.mark.parametrize(
-    ("fields", "name", "why"),
-    [
-        ({"parameters": NUMERIC}, "GPSampler", "20 trials of 2 flat parameters"),
-        ({"parameters": FLAT}, "GPSampler", "20 trials of 3 flat parameters"),
-        (
-            {"parameters": {f"x{index}": NUMERIC["x"] for index in range(30)}},
-            "TPESampler",
-            "20 trials of 30 flat parameters",
-        ),
-        ({"parameters": NUMERIC, "budget": {"maxTrials": 1000}}, "TPESampler", "1000 trials of 2 flat parameters"),
-        ({"parameters": FINITE | {"n": {**FINITE["n"], "when": {"flag": [True]}}}}, "TPESampler", "conditions"),
-        ({"parameters": NUMERIC, "pruner": {"name": "MedianPruner"}}, "TPESampler", "pruned trials"),
-        ({"parameters": NUMERIC, "objectives": TWO}, "GPSampler", "20 trials for 2 objectives of 2 flat parameters"),
-        (
-            {"parameters": NUMERIC, "objectives": [*TWO, {"metric": "c", "direction": "minimize"}]},
-            "TPESampler",
-            "20 trials for 3 objectives",
-        ),
-        (
-            {"parameters": NUMERIC, "objectives": TWO, "scalarize": {"weights": {"a": 1, "b": 1}}},
-            "GPSampler",
-            "20 trials of 2 flat parameters",
-        ),
-        (
-            {"parameters": NUMERIC, "objectives": TWO, "budget": {"maxTrials": 20000}},
-            "NSGAIISampler",
-            "20000 trials for 2 objectives",
-        ),
-    ],
-)
-def test_auto_chooses_by_budget_space_and_objectives(fields: dict[str, Any], name: str, why: str) -> None:
-    study = a_study(**fields)
-    choice = choose(study, read_space(study))
-    assert choice.name == name
-    assert why in choice.why
-
-
-def test_a_define_by_run_space_takes_tpe() -> None:
-    assert choose(spec(searchSpace={"python": "anything:space"}), None).name == "TPESampler"
-
-
-@pytest.mark.parametrize("sampler", [None, {"name": "auto", "options": {"seed": 3}}])
-def test_the_choice_is_recorded_once_and_kept(sampler: dict[str, Any] | None, url: str) -> None:
-    study = a_study(NUMERIC, sampler=sampler)
-    with TrialLoop(study, url, NAME, 0) as first, TrialLoop(study, url, NAME, 1) as second:
-        assert isinstance(first.study.sampler, optuna.samplers.GPSampler)
-        assert isinstance(second.study.sampler, optuna.samplers.GPSampler)
-        run(first, 1)
-        run(second, 1)
-    assert stored_trials(url)[0].params != stored_trials(url)[1].params
-    more = a_study(NUMERIC, sampler=sampler, budget={"maxTrials": 1000})
-    with TrialLoop(more, url, NAME) as again:
-        assert isinstance(again.study.sampler, optuna.samplers.GPSampler), "the study began with it"
-        assert again.study.user_attrs[attributes.SAMPLER]["name"] == "GPSampler"
-    storage = open_storage(url)
-    assert read_snapshot(storage, NAME, more).sampler == "GPSampler: 20 trials of 2 flat parameters"
-    named = a_study(NUMERIC, sampler={"name": "RandomSampler"})
-    assert read_snapshot(storage, NAME, named).sampler == "RandomSampler", "as the study says now"
-    storage.engine.dispose()
-
-
-def test_nothing_is_recorded_where_the_study_names_its_sampler(url: str) -> None:
-    with TrialLoop(a_study(sampler={"name": "RandomSampler"}), url, NAME) as loop:
-        assert attributes.SAMPLER not in loop.study.user_attrs
 
 
 def test_no_pruner_prunes_nothing() -> None:

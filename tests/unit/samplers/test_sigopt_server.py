@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -37,11 +36,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SigOptRest]:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setattr(sigopt_server, "_RETRY_SECONDS", 0.001)
         yield rest
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'study.db'}"
 
 
 def a_spec(space: Any = (X, BATCH), **fields: Any) -> StudySpec:

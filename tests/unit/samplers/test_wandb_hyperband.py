@@ -1,7 +1,5 @@
 """Backend wandb: hyperband, as W&B's own engine has it."""
 
-from pathlib import Path
-
 import optuna
 import pytest
 
@@ -9,12 +7,6 @@ from hpstudy.samplers.build import build_pruner
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.unit.samplers.wandb_studies import a_study, add_reports, in_memory, running, sweep
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'study.db'}"
-
 
 HISTORIES = [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0], [5.0, 5.0], [6.0, 6.0]]
 

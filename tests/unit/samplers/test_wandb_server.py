@@ -55,11 +55,6 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbSer
         yield made
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'study.db'}"
-
-
 def a_study(native: dict[str, Any] | None = None, **fields: Any) -> StudySpec:
     return spec(**{"backend": "wandb", "searchSpace": {"wandb": native or NATIVE}, **fields})
 

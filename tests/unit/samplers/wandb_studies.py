@@ -12,6 +12,8 @@ from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.load import read_space
 from tests.support.builders import spec
 
+X = {"min": 0.0, "max": 1.0}
+
 
 def sweep(method: str = "random", **parameters: Any) -> dict[str, Any]:
     return {"method": method, "parameters": parameters}
