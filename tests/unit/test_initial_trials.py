@@ -107,7 +107,9 @@ class TestInitialTrials:
 
 class TestInitialTrialsOfADefineByRunSpace:
     def study(self, *given: dict[str, Any]) -> StudySpec:
-        return initial(list(given), searchSpace={"python": f"{__name__}:made_up"}, budget={"maxFailedTrials": 0})
+        return initial(
+            list(given), searchSpace={"python": "tests.unit.seeded_studies:made_up"}, budget={"maxFailedTrials": 0}
+        )
 
     def test_their_values_are_taken(self, url: str) -> None:
         study = self.study({"lr": 0.5})

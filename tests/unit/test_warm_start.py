@@ -248,4 +248,4 @@ class TestWarmStart:
 
     def test_a_define_by_run_space_cannot_check_them(self) -> None:
         with pytest.raises(InvalidStudyError, match="has no bounds to check other trials by"):
-            check_algorithms(warm(searchSpace={"python": f"{__name__}:made_up"}))
+            check_algorithms(warm(searchSpace={"python": "tests.unit.seeded_studies:made_up"}))
