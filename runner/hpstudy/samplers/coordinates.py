@@ -89,7 +89,7 @@ class UnitCoordinate(Coordinate):
         axis: still that of the parameter; a choice has no unit coordinate.
     """
 
-    def place(self, value: Any) -> float:
+    def place(self, value: Any) -> float | int:
         """See :class:`Coordinate`."""
         assert isinstance(self.axis, Range)
         low, high, number = self._scaled(self.axis.low), self._scaled(self.axis.high), super().place(value)
@@ -104,6 +104,22 @@ class UnitCoordinate(Coordinate):
 
     def _scaled(self, number: float) -> float:
         return math.log(number) if isinstance(self.axis, Range) and self.axis.log else number
+
+
+class EvenCoordinate(UnitCoordinate):
+    """For engines without logarithmic ranges: one is [0, 1] to them."""
+
+    def place(self, value: Any) -> float | int:
+        """See :class:`Coordinate`."""
+        return super().place(value) if self._is_log else Coordinate.place(self, value)
+
+    def value(self, place: Any) -> Any:
+        """See :class:`Coordinate`."""
+        return super().value(place) if self._is_log else Coordinate.value(self, place)
+
+    @property
+    def _is_log(self) -> bool:
+        return isinstance(self.axis, Range) and self.axis.log
 
 
 class Coordinates:

@@ -24,7 +24,7 @@ from hpstudy.samplers.ray_schedulers import (
     UNSUPPORTED_SCHEDULERS,
     build_scheduler,
 )
-from hpstudy.samplers.ray_searchers import MANAGED, SEARCHERS, UNSUPPORTED_SEARCHERS, VARIANTS
+from hpstudy.samplers.ray_searchers import MANAGED, SEARCHERS, VARIANTS
 from hpstudy.samplers.ray_variants import VariantSampler
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.load import read_space
@@ -32,6 +32,8 @@ from hpstudy.space.ray import GRID
 
 _DEFAULT_SAMPLER = "OptunaSearch"
 """Ray Tune's own default draws at random; this one learns, and takes every space and several objectives."""
+_LEAST_BUDGET = 4
+"""ZOOpt ends the process where it is told of fewer than three trials, and needs four to begin to learn."""
 _SHORT = {
     "random": VARIANTS,
     "variant_generator": VARIANTS,
@@ -68,7 +70,7 @@ def build_sampler(spec: StudySpec, space: SearchSpace | None, *, group: int = 0,
     named = spec.sampler or Algorithm(name=AUTO)
     if named.name == AUTO:
         named = named.model_copy(update={"name": VARIANTS if grid else _DEFAULT_SAMPLER})
-    algorithm = _known(named, "sampler", SEARCHERS, UNSUPPORTED_SEARCHERS)
+    algorithm = _known(named, "sampler", SEARCHERS, {})
     searcher = SEARCHERS[algorithm.name]
     _refuse_managed(algorithm, "sampler", MANAGED | searcher.managed)
     if grid and algorithm.name != VARIANTS:
@@ -94,6 +96,8 @@ def build_sampler(spec: StudySpec, space: SearchSpace | None, *, group: int = 0,
     options = check_options(factory, algorithm.model_copy(update={"options": given}), "sampler") | own
     if algorithm.name == VARIANTS:
         return VariantSampler(space, frozenset(grid), seed=seed, **options)
+    if searcher.takes_budget:
+        options["budget"] = max(spec.budget.max_trials, _LEAST_BUDGET)
     return searcher.sampler(space, factory, options, searcher.seed, seed, 1 if spec.is_scalar else len(spec.objectives))
 
 

@@ -19,7 +19,8 @@ from hpstudy.samplers.ray_domains import domain, key, name_of
 from hpstudy.samplers.seeding import seeded
 from hpstudy.space.dimensions import SearchSpace
 
-_NEW = "new"
+NEW = "new"
+"""The trial that is proposed."""
 _METRIC = "objective"
 
 
@@ -76,27 +77,27 @@ class RaySampler(EngineSampler):
 
     def _suggest(self, known: Sequence[Observation], directions: Sequence[StudyDirection], seed: int) -> Any:
         searcher = self._build([self._point(trial) for trial in known], directions, seed)
-        worst = _worst(known, directions)
+        worst = worst_of(known, directions)
         for trial in known:
             searcher.suggest(str(trial.number))
             self._tell(searcher, trial, worst)
-        return searcher.suggest(_NEW)
+        return searcher.suggest(NEW)
 
     def _tell(self, searcher: Any, trial: Observation, worst: float | None) -> None:
         """Ray tells a searcher of a trial that a scheduler stopped as of one that ended."""
         if trial.state is TrialState.RUNNING:
             if not self.knows_running and worst is not None:
-                searcher.on_trial_complete(str(trial.number), _result([worst]))
+                searcher.on_trial_complete(str(trial.number), result([worst]))
         elif trial.objectives is None:
             searcher.on_trial_complete(str(trial.number), error=True)
         else:
-            searcher.on_trial_complete(str(trial.number), _result(trial.objectives))
+            searcher.on_trial_complete(str(trial.number), result(trial.objectives))
 
     def _build(
         self, points: list[dict[str, Any]], directions: Sequence[StudyDirection], seed: int, **options: Any
     ) -> Any:
         modes = ["max" if direction is StudyDirection.MAXIMIZE else "min" for direction in directions]
-        metrics = list(_result([0.0] * len(modes)))
+        metrics = list(result([0.0] * len(modes)))
         several = len(modes) > 1
         options = {**self._options, **self.arguments, **options}
         if self._seed_option:
@@ -128,7 +129,7 @@ class OptunaSearchSampler(RaySampler):
             super()._tell(searcher, trial, worst)
             return
         for step, value in trial.reports.items():
-            searcher.on_trial_result(str(trial.number), {**_result([value]), "training_iteration": step})
+            searcher.on_trial_result(str(trial.number), {**result([value]), "training_iteration": step})
         searcher.on_trial_complete(str(trial.number))
 
 
@@ -174,8 +175,8 @@ class BayesOptSampler(RaySampler):
         for trial in trials:
             searcher.suggest(str(trial.number))
             if results >= max(self._random_steps, 1):
-                self._tell(searcher, trial, _worst(trials, directions))
-        suggested = searcher.suggest(_NEW)
+                self._tell(searcher, trial, worst_of(trials, directions))
+        suggested = searcher.suggest(NEW)
         if not isinstance(suggested, Mapping) or not self._options.get("skip_duplicate", True):
             return suggested
         # To the searcher, places between two whole numbers differ.
@@ -211,6 +212,7 @@ class NevergradSampler(RaySampler):
     """NevergradSearch. Its optimizer is named as in Nevergrad, and takes its seed from numpy's generator: Ray's
     searcher has no option for it."""
 
+    knows_running = False
     optimizers = ("DE", "OnePlusOne", "PSO", "TwoPointsDE")
     """Those that learn from a replay as from trials of their own. CMA does not: told of points that it did not draw, it
     keeps to where it began."""
@@ -238,10 +240,12 @@ def _says(trial: Observation) -> int:
     return 2 if trial.objectives is not None else int(trial.state is TrialState.RUNNING)
 
 
-def _worst(trials: Sequence[Observation], directions: Sequence[StudyDirection]) -> float | None:
+def worst_of(trials: Sequence[Observation], directions: Sequence[StudyDirection]) -> float | None:
+    """The worst value so far."""
     values = [trial.objectives[0] for trial in trials if trial.objectives is not None]
     return (max if directions[0] is StudyDirection.MINIMIZE else min)(values, default=None)
 
 
-def _result(values: Sequence[float]) -> dict[str, float]:
+def result(values: Sequence[float]) -> dict[str, Any]:
+    """What Ray tells a searcher."""
     return {f"{_METRIC}-{index}": value for index, value in enumerate(values)}

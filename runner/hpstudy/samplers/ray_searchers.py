@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hpstudy.samplers.ray_replay import AxSampler, BohbSampler, ZooptSampler
 from hpstudy.samplers.ray_search import (
     BayesOptSampler,
     HeboSampler,
@@ -40,6 +41,8 @@ class Searcher:
     """Options that are objects in Python, and a name in a manifest."""
     managed: dict[str, str] = field(default_factory=dict)
     """More of ``MANAGED``."""
+    takes_budget: bool = False
+    """Whether it has to know how many trials there will be."""
 
 
 SEARCHERS = {
@@ -62,6 +65,34 @@ SEARCHERS = {
         sampler=HeboSampler,
         managed={"kwargs": "it takes random_state_seed alone"},
     ),
+    "AxSearch": Searcher(
+        "ax.ax_search",
+        "random_seed",
+        {"ax": "ax-platform<1.3"},  # of 1.3 and later, Ray 2.60 does not find the objective
+        sampler=AxSampler,
+        managed={
+            "ax_client": "the storage remembers the trials",
+            "ax_kwargs": "it takes random_seed alone",
+            "parameter_constraints": "Ax is told of other coordinates",
+            "outcome_constraints": "constraints says it",
+        },
+    ),
+    "TuneBOHB": Searcher(
+        "bohb.bohb_search", "seed", {"hpbandster": "hpbandster", "ConfigSpace": "ConfigSpace"}, sampler=BohbSampler
+    ),
+    "ZOOptSearch": Searcher(
+        "zoopt.zoopt_search",
+        "seed",
+        {"zoopt": "zoopt"},
+        sampler=ZooptSampler,
+        managed={
+            "dim_dict": "searchSpace says it",
+            "budget": "budget.maxTrials says it",
+            "parallel_num": "parallelism says it",
+            "kwargs": "it takes seed alone",
+        },
+        takes_budget=True,
+    ),
     "HyperOptSearch": Searcher("hyperopt.hyperopt_search", "random_state_seed", {"hyperopt": "hyperopt"}),
     "NevergradSearch": Searcher(
         "nevergrad.nevergrad_search",
@@ -82,10 +113,3 @@ SEARCHERS = {
         },
     ),
 }
-_ALONE = "it learns only from what it suggested itself, not from other groups or from before a restart; take "
-UNSUPPORTED_SEARCHERS = {
-    "AxSearch": _ALONE + "OptunaSearch, or GPSampler with backend optuna",
-    "TuneBOHB": "it learns from HyperBandForBOHB, which pauses trials; take OptunaSearch with HyperBandScheduler",
-    "ZOOptSearch": _ALONE + "OptunaSearch",
-}
-"""Why not."""
