@@ -74,8 +74,11 @@ def granted() -> set[Right]:
     """What the chart gives the operator's service account, over all roles."""
     text = helm("template", "hpstudy", str(CHART), f"--namespace={SYSTEM}")
     objects = [found for found in yaml.safe_load_all(text) if found]
-    bindings = [found for found in objects if found["kind"] in {"RoleBinding", "ClusterRoleBinding"}]
-    bound = {(found["roleRef"]["kind"], found["roleRef"]["name"]) for found in bindings}
+    bound = {
+        (found["roleRef"]["kind"], found["roleRef"]["name"])
+        for found in objects
+        if any(subject["name"] == OPERATOR for subject in found.get("subjects", []))
+    }
     return {
         (group, resource, verb)
         for role in objects
