@@ -2,7 +2,7 @@
 
 import os
 
-from benchmarks import cluster, overhead, packing, quickstart, sharing
+from benchmarks import cluster, overhead, packing, quickstart, scale, sharing
 
 
 def main() -> None:
@@ -10,6 +10,7 @@ def main() -> None:
     quickstart.main([])
     packing.main([])
     sharing.main([])
+    scale.main(["--studies", "200"])  # a thousand take half an hour
     if os.environ.get("KUBECONFIG"):
         cluster.main([])
     else:

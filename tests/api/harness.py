@@ -114,8 +114,12 @@ class Api:
 
     def applies(self) -> int:
         """Server-side applies so far, also those that changed nothing: the operator's, and a test's ``apply``."""
-        metrics = self._http.request("GET", f"{self._url}/metrics", headers=self._headers).data.decode()
-        return sum(int(float(count)) for count in _APPLIES.findall(metrics))
+        return sum(int(float(count)) for count in _APPLIES.findall(self.metrics()))
+
+    def metrics(self) -> str:
+        """The API server's metrics."""
+        text: str = self._http.request("GET", f"{self._url}/metrics", headers=self._headers).data.decode()
+        return text
 
     def _request(self, method: str, kind: str, namespace: str, path: str = "", change: Any = None) -> Any:
         url = f"{self._url}{_PATHS[kind]}/namespaces/{namespace}/{kind}"
