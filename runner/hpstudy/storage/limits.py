@@ -18,7 +18,7 @@ FEASIBLE = """
     and not exists (select 1 from trial_user_attributes w where w.trial_id = t.trial_id and w.key = :taken)
     and not exists (
         select 1 from trial_system_attributes c where c.trial_id = t.trial_id
-        and case when c.key like :constraint then cast(c.value_json as double precision) > 0 else false end
+        and case when c.key like :constraint then cast(c.value_json as float) > 0 else false end
     )
 """
 """A complete trial of the study's own within its constraints. Optuna's columns: a constraint above 0 is broken."""
@@ -49,7 +49,8 @@ _GOAL = """
         where v.trial_id = t.trial_id and v.objective = {place} and v.value {compares} :goal{place})
 """
 _VALUES = text("select objective, value from trial_values where trial_id = :trial")
-_GPUS = "cast(g.value_json as double precision)"
+# Not "double precision", which MariaDB does not take here, nor "double", which PostgreSQL does not.
+_GPUS = "cast(g.value_json as float)"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """The Pareto front of trials, and how much it dominates."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import numpy
 from optuna._hypervolume import compute_hypervolume
+from optuna.study._multi_objective import _is_pareto_front
 
 Direction = Literal["minimize", "maximize"]
 
@@ -15,7 +15,7 @@ _MAX_POINTS = {2: 100_000, 3: 3000, 4: 200, 5: 100}
 _MAX_POINTS_OF_MANY = 30
 
 
-def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
+def pareto_front(values: Sequence[Sequence[float]] | numpy.ndarray, directions: Sequence[Direction]) -> list[int]:
     """Indices of the points that no other point dominates, best in the first objective first.
 
     A point dominates another when it is at least as good in every objective and better in one (Deb 2001, ch. 2).
@@ -25,37 +25,32 @@ def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[Directi
         values: shape (points, objectives).
         directions: one for each objective.
     """
-    signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
-    points = [tuple(sign * value for sign, value in zip(signs, row, strict=True)) for row in values]
-    front: list[int] = []
-    # In lexicographic order a point can only be dominated by an earlier one.
-    for index in sorted(range(len(points)), key=points.__getitem__):
-        candidate = points[index]
-        if not any(_dominates(points[kept], candidate) for kept in front):
-            front.append(index)
-    return front
+    losses = _losses(values, directions)
+    if not len(losses):
+        return []
+    front = numpy.flatnonzero(_is_pareto_front(losses, assume_unique_lexsorted=False))
+    return [int(index) for index in front[numpy.lexsort(losses[front].T[::-1])]]
 
 
-@lru_cache(maxsize=128)
 def hypervolume(
-    front: tuple[tuple[float, ...], ...], reference: tuple[float, ...], directions: tuple[Direction, ...]
+    front: Sequence[Sequence[float]] | numpy.ndarray, reference: Sequence[float], directions: Sequence[Direction]
 ) -> float | None:
     """Volume of what the front dominates up to the reference point (Zitzler & Thiele 1998), or None where the front is
     too large for it to be computed in a moment.
 
-    A point that is worse than the reference in some objective adds nothing. Remembered: the operator asks every few
-    seconds, and fronts change seldom.
+    A point that is worse than the reference in some objective adds nothing.
 
     Args:
         front: shape (points, objectives).
     """
     if len(front) > _MAX_POINTS.get(len(reference), _MAX_POINTS_OF_MANY):
         return None
-    signs = numpy.array([1.0 if direction == "minimize" else -1.0 for direction in directions])
-    limit = signs * numpy.array(reference, dtype=float)
-    points = signs * numpy.array(front, dtype=float).reshape(-1, len(reference))
+    points, limit = _losses(front, directions), _losses([reference], directions)[0]
     return float(compute_hypervolume(points[(points <= limit).all(axis=1)], limit))
 
 
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+def _losses(values: Sequence[Sequence[float]] | numpy.ndarray, directions: Sequence[Direction]) -> numpy.ndarray:
+    """The values where less is better."""
+    signs = numpy.array([1.0 if direction == "minimize" else -1.0 for direction in directions])
+    losses: numpy.ndarray = numpy.asarray(values, dtype=float).reshape(-1, len(directions)) * signs
+    return losses

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from sqlalchemy import bindparam, text
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from hpstudy.api.status import MAX_BEST_TRIALS, MAX_FRONT_TRIALS, BestTrial, TrialCounts, WarmStartCounts
+from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.study import AUTO, StudySpec
 from hpstudy.storage import attributes
-from hpstudy.storage.limits import FEASIBLE, FEASIBLE_NAMES, Spent, read_goal, read_spent, still_reached
+from hpstudy.storage.best import Best, read_best
+from hpstudy.storage.limits import Spent, read_goal, read_spent, still_reached
 from hpstudy.storage.opening import storage_errors
-from hpstudy.storage.pareto import hypervolume, pareto_front
 from hpstudy.storage.settings import Settings
 
 
@@ -98,14 +98,6 @@ _LAST_FAILURE = text(
     order by t.datetime_complete desc, t.number desc limit 1
     """
 )
-_VALUES = text(
-    f"""
-    select t.trial_id, v.objective, v.value from trials t
-    join studies s on s.study_id = t.study_id
-    join trial_values v on v.trial_id = t.trial_id
-    where s.study_name = :study and {FEASIBLE}
-    """  # noqa: S608  # a constant
-)
 
 
 def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
@@ -185,67 +177,33 @@ def _last_failure(connection: Connection, study: str) -> str | None:
     return None if row is None else f"trial {row[0]}, {json.loads(row[1])}: {json.loads(row[2])}"
 
 
-def read_snapshot(storage: optuna.storages.RDBStorage, study: str, spec: StudySpec) -> StudySnapshot:
+def read_snapshot(
+    storage: optuna.storages.RDBStorage, study: str, spec: StudySpec, known: StudySnapshot | None = None
+) -> StudySnapshot:
     """Read counts, best trials or Pareto front, and the last failure.
+
+    Args:
+        known: an earlier one of the same study and spec: what cannot have changed since is not read again.
 
     Raises:
         StorageUnreachableError: the database does not answer.
     """
-    with storage_errors():
-        with storage.engine.connect() as connection:
-            tally = read_tally(connection, study, spec)
-            volume, front_size, weighted = None, None, None
-            if len(spec.objectives) == 1:
-                best = _best_ids(connection, study, spec)
-            else:
-                front = _front(connection, study, spec)
-                volume, front_size = _volume([values for _, values in front], spec), len(front)
-                best = [trial_id for trial_id, _ in front[:MAX_FRONT_TRIALS]]
-                if front and spec.is_scalar:  # no weight is negative: nothing beats the front
-                    weighted = min(front, key=lambda trial: spec.weighted_sum(trial[1]))[0]
-        trials = tuple(_best_trial(storage.get_trial(trial_id), spec, place) for place, trial_id in enumerate(best))
-        by_weights = None if weighted is None else _best_trial(storage.get_trial(weighted), spec, 0)
-    return StudySnapshot(**vars(tally), best=trials, front_size=front_size, hypervolume=volume, weighted=by_weights)
+    with storage_errors(), storage.engine.connect() as connection:
+        return read_from(connection, study, spec, known)
 
 
-def _best_ids(connection: Connection, study: str, spec: StudySpec) -> list[int]:
-    order = "asc" if spec.objectives[0].direction == "minimize" else "desc"
-    query = text(f"{_VALUES.text} order by v.value {order}, t.number limit :limit").bindparams(bindparam("limit"))
-    rows = connection.execute(query, {"study": study, "limit": MAX_BEST_TRIALS, **FEASIBLE_NAMES})
-    return [row.trial_id for row in rows]
-
-
-def _front(connection: Connection, study: str, spec: StudySpec) -> list[tuple[int, tuple[float, ...]]]:
-    """Trials of the front, by their ids, with their values."""
-    values: dict[int, dict[int, float]] = {}
-    for trial_id, objective, value in connection.execute(_VALUES, {"study": study, **FEASIBLE_NAMES}):
-        values.setdefault(trial_id, {})[objective] = value
-    ids = list(values)
-    points = [tuple(values[trial_id][objective] for objective in range(len(spec.objectives))) for trial_id in ids]
-    return [(ids[index], points[index]) for index in pareto_front(points, [o.direction for o in spec.objectives])]
-
-
-def _volume(front: list[tuple[float, ...]], spec: StudySpec) -> float | None:
-    reference = tuple(objective.reference for objective in spec.objectives if objective.reference is not None)
-    if len(reference) < len(spec.objectives):
-        return None
-    return hypervolume(tuple(front), reference, tuple(objective.direction for objective in spec.objectives))
-
-
-def _best_trial(trial: optuna.trial.FrozenTrial, spec: StudySpec, place: int) -> BestTrial:
-    group = trial.user_attrs.get(attributes.GROUP)
-    return BestTrial(
-        number=trial.number,
-        values={objective.metric: value for objective, value in zip(spec.objectives, trial.values, strict=True)},
-        hyperparameters=trial.params,
-        worker=None if group is None else str(group),
-        duration=round(trial.duration.total_seconds(), 3) if trial.duration else None,
-        checkpoint=trial.user_attrs.get(attributes.CHECKPOINT) if _is_kept(spec, place) else None,
+def read_from(connection: Connection, study: str, spec: StudySpec, known: StudySnapshot | None = None) -> StudySnapshot:
+    """The same, on a connection."""
+    tally = read_tally(connection, study, spec)
+    # A trial that has ended changes no more: without another, what was read of the best still holds.
+    if known is not None and tally.counts.complete == known.counts.complete:
+        best = Best(known.best, known.front_size, known.hypervolume, known.weighted)
+    else:
+        best = read_best(connection, study, spec)
+    return StudySnapshot(
+        **vars(tally),
+        best=best.trials,
+        front_size=best.front_size,
+        hypervolume=best.hypervolume,
+        weighted=best.weighted,
     )
-
-
-def _is_kept(spec: StudySpec, place: int) -> bool:
-    """Whether the checkpoint of a trial stays that has this place, from 0, among the best: see trials/retention.py."""
-    if spec.checkpoints is None or spec.checkpoints.keep == "none":
-        return False
-    return spec.checkpoints.keep == "all" or len(spec.objectives) > 1 or place == 0
