@@ -20,8 +20,14 @@ from hpstudy_operator.status import build_status
 from hpstudy_operator.storages import StorageView
 
 POLL_SECONDS = 5.0
-"""Between two looks at a running study's storage, which cost three queries and six reads of the API server: most trials
-take longer, and a person who watches waits no longer than for a page."""
+"""Between two looks at a study that waits for something of which no event comes: a storage that is away, workers that
+end."""
+PENDING_SECONDS = 20.0
+"""Between two looks at a study whose pods wait, for a queue or a node: they tell when they start, but not that they
+have waited for too long. Hundreds may wait."""
+RUNNING_SECONDS = 120.0
+"""Between two looks at a study all of whose groups are ready: its trials, Jobs and pods tell by themselves. It repairs
+what nobody tells of, such as a Service that somebody deleted, for six reads of the API server."""
 RESYNC_SECONDS = 600.0
 """Every study is looked at so often even when nothing happens, in case an event was missed: two reads of the API server
 for a study that is over."""
@@ -132,15 +138,22 @@ def _accepted(
         completionTime=None,
         workers=_workers(snapshot, study.spec.parallelism),
     )
-    return Decision(status, tuple(plan.delete), tuple(plan.apply), requeue=_until_limit(stored, study.spec.budget, now))
+    if plan.delete or plan.apply:
+        calm = POLL_SECONDS
+    elif snapshot.groups and all(group.is_ready for group in snapshot.groups):
+        calm = RUNNING_SECONDS
+    else:
+        calm = PENDING_SECONDS
+    requeue = _until_limit(stored, study.spec.budget, now, calm)
+    return Decision(status, tuple(plan.delete), tuple(plan.apply), requeue=requeue)
 
 
-def _until_limit(stored: StudySnapshot, budget: Budget, now: datetime) -> float:
+def _until_limit(stored: StudySnapshot, budget: Budget, now: datetime, calm: float) -> float:
     """Seconds until the next look, which is not later than the end of the time or the GPU hours."""
     due = stored.spent.due(budget)
     if due is None:
-        return POLL_SECONDS
-    return min(POLL_SECONDS, max(_SOON_SECONDS, (due + LIMIT_MARGIN - now).total_seconds()))
+        return calm
+    return min(calm, max(_SOON_SECONDS, (due + LIMIT_MARGIN - now).total_seconds()))
 
 
 def _finish(

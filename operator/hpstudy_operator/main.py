@@ -16,6 +16,7 @@ from hpstudy_operator.audit import AUDIT_SECONDS, Audit
 from hpstudy_operator.deletion import Deletion
 from hpstudy_operator.kube import ApiError, Kube, UnavailableError
 from hpstudy_operator.observe import Key
+from hpstudy_operator.pace import Pace
 from hpstudy_operator.queue import KeyedQueue
 from hpstudy_operator.reconcile import Reconciler
 from hpstudy_operator.settings import Settings, SettingsError
@@ -46,12 +47,13 @@ class Operator:
         tenants = Tenants(
             self._kube, settings.database_url, settings.workers_database_host, settings.workers_database_port
         )
-        self._storages = Storages(self._kube, tenants)
+        self._storages = Storages(self._kube, tenants, self._on_trial)
         deletion = Deletion(self._kube, tenants)
         self._reconciler = Reconciler(self._kube, self._storages, deletion, settings.runner_image)
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
         self._queue: KeyedQueue[Key] = KeyedQueue(self._reconcile, WORKERS, expected=(ApiError, UnavailableError))
         self._audit = Audit()
+        self._pace: Pace[Key] = Pace()
         self._auditor: asyncio.Task[None] | None = None
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
@@ -65,6 +67,8 @@ class Operator:
             kopf.on.event(group, version, plural, labels={LABEL_STUDY: kopf.PRESENT}, registry=registry)(self._on_child)
 
     async def _start(self, **_: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._storages.start()
         self._queue.start()
         self._auditor = asyncio.create_task(self._audit_for_ever(), name="audit")
 
@@ -81,6 +85,14 @@ class Operator:
 
     async def _on_child(self, labels: Any, namespace: str | None, **_: Any) -> None:
         self._queue.add(Key(namespace or "", labels[LABEL_STUDY]))
+
+    def _on_trial(self, namespace: str, name: str) -> None:
+        """A trial began or ended; called from any thread."""
+        self._loop.call_soon_threadsafe(self._look_soon, Key(namespace, name))
+
+    def _look_soon(self, key: Key) -> None:
+        if (delay := self._pace.delay(key, self._loop.time())) is not None:
+            self._queue.add_after(key, delay)
 
     async def _probe(self, **_: Any) -> str:
         problem = ""

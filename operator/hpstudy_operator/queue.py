@@ -77,12 +77,15 @@ class KeyedQueue(Generic[K]):
             self._ready.put_nowait(key)
 
     def add_after(self, key: K, delay: float) -> None:
-        """Work on the key after the delay in seconds, unless something adds it earlier."""
+        """Work on the key after the delay in seconds, unless it is due, or something adds it, earlier."""
         if key in self._waiting or key in self._again:
             return
-        if timer := self._timers.pop(key, None):
+        loop = asyncio.get_running_loop()
+        if timer := self._timers.get(key):
+            if timer.when() <= loop.time() + delay:
+                return
             timer.cancel()
-        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._due, key)
+        self._timers[key] = loop.call_later(delay, self._due, key)
 
     def __len__(self) -> int:
         """Keys that wait for a worker."""

@@ -38,6 +38,8 @@ class Reconciler:
         now = self._clock()
         with about(key):
             resource = self._kube.get(KIND, key.namespace, key.name)
+            if resource is None or is_going(resource):
+                self._storages.forget(key.namespace, key.name)
             if resource is None:
                 return None
             if is_going(resource):
@@ -48,6 +50,8 @@ class Reconciler:
             if (held := self._deletion.prepare(resource)) is None:
                 return CHANGED_SECONDS
             snapshot = observe(self._kube, self._storages, held, now)
+            if snapshot.storage is None:
+                self._storages.forget(key.namespace, key.name)
             decision = decide(snapshot, now, image=self._runner_image)
             try:
                 apply_children(self._kube, decision)

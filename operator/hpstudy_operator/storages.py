@@ -1,30 +1,39 @@
-"""What the storages say about studies: opened once each, with one connection, and closed when nobody asks any more."""
+"""What the storages say about studies: read when they tell that something happened, and polled where they do not."""
 
+import logging
+import math
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-import optuna
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import stored_study_name
-from hpstudy.api.study import Study
+from hpstudy.api.study import Metadata, Study
 from hpstudy.api.workers import SecretKey
-from hpstudy.storage.ends import PodEnd, record_end
-from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
-from hpstudy.storage.reading import StudySnapshot, read_snapshot
-from hpstudy.storage.settings import record_settings
+from hpstudy.storage.bell import word_of
+from hpstudy.storage.ends import PodEnd
+from hpstudy.storage.opening import StorageUnreachableError, parse_url
+from hpstudy.storage.reading import StudySnapshot
+from hpstudy_operator.database import Database
 from hpstudy_operator.kube import Kube
+from hpstudy_operator.listening import Listener
 from hpstudy_operator.tenants import TENANT_SECRET, Tenants, secret_value
 
-IDLE_SECONDS = 120.0
-"""A storage that nobody asked about for so long is closed. Running studies ask every few seconds; finished ones never,
-and must not hold a connection of the database's limited number."""
-RETRY_SECONDS = 5.0
-"""A storage that cannot be reached is left alone for so long. A connection may take ten seconds to fail, and every
-study of the storage asks: without this a dead database would keep all threads busy."""
+_log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 30.0
+"""A storage that nobody asked about for so long gives its connection back: a database has a limited number of them."""
+MAX_OPEN = 32
+"""Connections that are kept at most, whatever the number of namespaces. Each is a tenant's own: what a tenant may put
+in the place of its tables, views and triggers, must never run in a session of the administrator's."""
+MAX_LISTENERS = 16
+"""Databases that are listened to at most, one connection each; the operator's own is one for all namespaces, and the
+others are polled."""
+_TURN = 0.5
+"""Seconds between two looks at which storages are due to be polled."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +51,30 @@ class StorageView:
     """Why the storage does not take the study."""
 
 
-@dataclass
-class _Open:
-    """An opened storage. The lock lets one thread at a time use its only connection."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    storage: optuna.storages.RDBStorage | None = None
-    studies: set[tuple[str, int]] = field(default_factory=set)
-    """Studies, by stored name and generation, that were compared with what is stored."""
-    ends: dict[tuple[str, int], PodEnd] = field(default_factory=dict)
-    """What was told of the ends of pods, by stored name and worker group."""
-    used: float = 0.0
-    failed: tuple[float, str] | None = None
-    """When it last could not be reached, and why."""
-
-
 class Storages:
-    """All storages in use. Safe for many threads."""
+    """All storages in use. Safe for many threads.
 
-    def __init__(self, kube: Kube, tenants: Tenants) -> None:
+    Args:
+        moved: called, from any thread, with namespace and name of a study whose trials began or ended.
+    """
+
+    def __init__(self, kube: Kube, tenants: Tenants, moved: Callable[[str, str], None] = lambda *_: None) -> None:
         self._kube = kube
         self._tenants = tenants
-        self._open: dict[str, _Open] = {}
+        self._moved = moved
         self._guard = threading.Lock()
+        self._databases: dict[str, Database] = {}
+        self._followed: dict[str, _Followed] = {}
+        """Studies by the words with which databases tell of them."""
+        self._words: dict[tuple[str, str], str] = {}
+        """Those words, by namespace and name."""
+        self._listeners: dict[str, Listener] = {}
+        self._closing = threading.Event()
+        self._poller = threading.Thread(target=self._poll_for_ever, name="poller", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow what is looked at."""
+        self._poller.start()
 
     def look(self, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StorageView:
         """Prepare the storage where that is needed, tell the workers what they cannot know, and read the study.
@@ -104,21 +114,38 @@ class Storages:
             return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", invalid=error)
         return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", snapshot)
 
+    def forget(self, namespace: str, name: str) -> None:
+        """Follow a study no longer: it is over, or gone."""
+        with self._guard:
+            followed = self._followed.pop(self._words.pop((namespace, name), ""), None)
+        if followed:
+            followed.database.forget(followed.stored)
+
     def close_idle(self) -> None:
-        """Close what nobody asked about for a while."""
+        """Close what nobody asked about for a while, and listen no longer where nobody is followed."""
         before = time.monotonic() - IDLE_SECONDS
         with self._guard:
-            idle = [url for url, entry in self._open.items() if entry.used < before and not entry.lock.locked()]
-            entries = [self._open.pop(url) for url in idle]
-        for entry in entries:
-            _close(entry)
+            idle = [database for database in self._databases.values() if database.used < before]
+            wanted = {self._listened(url) for url, database in self._databases.items() if database.is_followed}
+            unused = [self._listeners.pop(url) for url in [*self._listeners] if url not in wanted]
+            for url, database in [*self._databases.items()]:
+                if database in idle and not database.is_followed and not database.is_open:
+                    del self._databases[url]
+        for database in idle:
+            database.close(wait=False)
+        for listener in unused:
+            listener.close()
 
     def close(self) -> None:
         """Close everything."""
+        self._closing.set()
         with self._guard:
-            entries, self._open = list(self._open.values()), {}
-        for entry in entries:
-            _close(entry)
+            databases, self._databases = list(self._databases.values()), {}
+            listeners, self._listeners = list(self._listeners.values()), {}
+        for database in databases:
+            database.close()
+        for listener in listeners:
+            listener.close()
 
     def _read(self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StudySnapshot:
         if parse_url(url).get_backend_name() == "sqlite":
@@ -127,58 +154,72 @@ class Storages:
                 "in a cluster all pods must reach the database: postgresql://…, not sqlite",
             )
         with self._guard:
-            entry = self._open.setdefault(url, _Open())
-            entry.used = time.monotonic()
-        with entry.lock:
-            if entry.failed and time.monotonic() < entry.failed[0] + RETRY_SECONDS:
-                raise StorageUnreachableError(entry.failed[1])
-            try:
-                if entry.storage is None:
-                    ours = self._tenants.provision(study.metadata.namespace, url)
-                    entry.storage = open_storage(url, upgrade=ours)
-                snapshot = _read_study(entry, entry.storage, study, generation, ends)
-            except StorageUnreachableError as error:
-                entry.failed = (time.monotonic(), str(error))
-                # Opened anew next time: the tables or the role itself may be gone with a database that was replaced.
-                _close(entry)
-                raise
-            entry.failed = None
-            return snapshot
+            database = self._databases.setdefault(url, Database(url, self._tenants))
+            database.used = time.monotonic()
+        self._make_room(database)
+        snapshot = database.look(study, generation, ends)
+        self._follow(url, database, study.metadata)
+        return snapshot
+
+    def _make_room(self, coming: Database) -> None:
+        """Close the connections that were used longest ago."""
+        with self._guard:
+            others = [database for database in self._databases.values() if database.is_open and database is not coming]
+        for database in sorted(others, key=lambda d: d.used)[: max(0, len(others) + 1 - MAX_OPEN)]:
+            database.close(wait=False)
+
+    def _follow(self, url: str, database: Database, study: Metadata) -> None:
+        key, word = (study.namespace, study.name), word_of(study.uid)
+        with self._guard:
+            if (earlier := self._words.get(key)) not in {None, word}:  # another study had the name
+                self._followed.pop(str(earlier), None)
+            self._words[key] = word
+            self._followed[word] = _Followed(database, stored_study_name(study), *key)
+            listened = self._listened(url)
+            may_listen = database.rings and len(self._listeners) < MAX_LISTENERS
+            if may_listen and listened not in self._listeners and not self._closing.is_set():
+                self._listeners[listened] = Listener(listened, self._hear, partial(self._catch_up, listened))
+
+    def _listened(self, url: str) -> str:
+        """Where to listen for what happens in a storage: one connection hears all tenants of a database."""
+        return self._tenants.admin_url if self._tenants.is_within(url) else url
+
+    def _hear(self, words: set[str]) -> None:
+        with self._guard:
+            found = [self._followed[word] for word in words if word in self._followed]
+        for followed in found:
+            self._moved(followed.namespace, followed.name)
+
+    def _catch_up(self, listened: str) -> None:
+        """Poll now: a listener has begun, or has ended, and something may have happened in between."""
+        with self._guard:
+            for url, database in self._databases.items():
+                if self._listened(url) == listened:
+                    database.polled = -math.inf
+
+    def _poll_for_ever(self) -> None:
+        while not self._closing.wait(_TURN):
+            with self._guard:
+                due = [database for url, database in self._databases.items() if database.is_due(heard=self._hears(url))]
+            for database in due:
+                self._make_room(database)
+                try:
+                    moved = database.poll()
+                except Exception:
+                    _log.exception("a storage could not be polled")  # the next poll may go well
+                    continue
+                for name in moved:
+                    self._moved(*name)
+
+    def _hears(self, url: str) -> bool:
+        listener = self._listeners.get(self._listened(url))
+        return listener is not None and listener.is_live
 
 
-def _read_study(
-    entry: _Open, storage: optuna.storages.RDBStorage, study: Study, generation: int, ends: Mapping[int, PodEnd]
-) -> StudySnapshot:
-    name = stored_study_name(study.metadata)
-    if (name, generation) not in entry.studies:
-        _prepare_study(storage, name, study)
-        entry.studies.add((name, generation))
-    snapshot = read_snapshot(storage, name, study.spec)
-    if not snapshot.counts.total:
-        _prepare_study(storage, name, study)  # not started yet, or lost with its database: cheap, and makes sure
-    _tell_ends(entry, storage, name, ends)
-    return snapshot
-
-
-def _prepare_study(storage: optuna.storages.RDBStorage, name: str, study: Study) -> None:
-    opened = open_study(storage, name, study.spec)
-    with storage_errors():
-        record_settings(opened, study.spec)
-
-
-def _tell_ends(entry: _Open, storage: optuna.storages.RDBStorage, name: str, ends: Mapping[int, PodEnd]) -> None:
-    new = {group: end for group, end in ends.items() if entry.ends.get((name, group)) != end}
-    if new:
-        with storage_errors():
-            stored = optuna.load_study(study_name=name, storage=storage)
-            for group, end in new.items():
-                record_end(stored, group, end)
-                entry.ends[name, group] = end
-
-
-def _close(entry: _Open) -> None:
-    if entry.storage is not None:
-        entry.storage.engine.dispose()
-    entry.storage = None
-    entry.studies.clear()
-    entry.ends.clear()
+@dataclass(frozen=True)
+class _Followed:
+    database: Database
+    stored: str
+    """Its name there."""
+    namespace: str
+    name: str

@@ -89,6 +89,16 @@ class Tenants:
                 self._kube.apply(self._secret(namespace, password, [*known, *missing]))
             return wanted
 
+    @property
+    def admin_url(self) -> str:
+        """Of the operator's database, with the administrator's password."""
+        return self._admin.render_as_string(hide_password=False)
+
+    def is_within(self, url: str) -> bool:
+        """Whether a URL is of the operator's database, by whichever role."""
+        other = parse_url(url)
+        return (other.host, other.port, other.database) == (self._host, self._port, self._admin.database)
+
     def provision(self, namespace: str, url: str) -> bool:
         """Make the role and the schema fit the URL of the namespace's Secret; False for a Secret of the user's, for
         which there is nothing to do.

@@ -113,6 +113,22 @@ def open_storage(url: str, *, upgrade: bool = False) -> optuna.storages.RDBStora
         return storage
 
 
+def reopen_storage(url: str) -> optuna.storages.RDBStorage:
+    """Open a storage whose tables are known to be there and to fit.
+
+    Raises:
+        StorageUnreachableError: the database does not answer or refuses.
+    """
+    parsed = parse_url(url)
+    with storage_errors():
+        return optuna.storages.RDBStorage(
+            parsed.render_as_string(hide_password=False),
+            engine_kwargs=_engine_options(parsed),
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
+
+
 def _fit_schema(storage: optuna.storages.RDBStorage, *, upgrade: bool) -> None:
     """Make sure that the tables are of this Optuna's version. The caller holds the lock."""
     current, head = storage.get_current_version(), storage.get_head_version()

@@ -9,7 +9,7 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.status import BestTrial, WarmStartCounts
 from hpstudy.storage.reading import Stop
-from hpstudy_operator.decide import POLL_SECONDS, RESYNC_SECONDS
+from hpstudy_operator.decide import PENDING_SECONDS, POLL_SECONDS, RESYNC_SECONDS, RUNNING_SECONDS
 from hpstudy_operator.observe import LINGER, Snapshot
 from hpstudy_operator.storages import StorageView
 from tests.unit.operator.objects import (
@@ -92,7 +92,13 @@ class TestRunning:
         assert (applied(decision), deleted(decision)) == ([], [])
         assert condition(decision, "Running") == ("True", reasons.TRIALS_RUNNING)
         assert decision.status["workers"] == {"desired": 1, "ready": 1}
-        assert decision.requeue == POLL_SECONDS
+        assert decision.requeue == RUNNING_SECONDS, "its trials tell by themselves"
+
+    def test_pods_that_wait_are_looked_at_in_case_they_wait_for_too_long(self) -> None:
+        resource = study()
+        made = job(resource)
+        assert decided(observed(resource, made)).requeue == PENDING_SECONDS
+        assert decided(observed(resource)).requeue == POLL_SECONDS, "what was just made"
 
     def test_the_same_observation_gives_the_same_status_later(self) -> None:
         resource = study()

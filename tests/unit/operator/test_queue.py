@@ -112,6 +112,32 @@ def test_a_key_comes_back_after_the_delay_that_it_asked_for_or_earlier_when_adde
     run(scenario)
 
 
+def test_a_look_that_was_asked_for_is_not_put_off_by_a_later_one() -> None:
+    async def scenario() -> None:
+        runs: list[float] = []
+        begun = asyncio.Event()
+
+        async def work(key: str) -> float:
+            runs.append(asyncio.get_running_loop().time())
+            begun.set()
+            await asyncio.sleep(0.01)
+            return 3600.0
+
+        queue_ = KeyedQueue(work, workers=1)
+        queue_.start()
+        queue_.add("a")
+        await begun.wait()
+        queue_.add_after("a", 0.02)  # while it is worked on, whose own delay is longer
+        while len(runs) < 2:
+            await asyncio.sleep(0.005)
+        queue_.add_after("a", 0.05)
+        queue_.add_after("a", 3600.0)
+        while len(runs) < 3:
+            await asyncio.sleep(0.005)
+
+    run(scenario)
+
+
 def test_a_key_that_fails_is_tried_again_and_does_not_end_the_worker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
