@@ -46,4 +46,5 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
     server: Postgres | MariaDB = request.getfixturevalue({"postgresql": "database", "mysql": "maria"}[request.param])
-    return server.create_database(f"test-{abs(hash(request.node.nodeid))}")
+    made = server.create_database(f"test-{abs(hash(request.node.nodeid))}")
+    return made.replace("mysql:", "mysql+pymysql:")  # the driver that plain Optuna has to be told

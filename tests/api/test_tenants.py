@@ -3,15 +3,18 @@
 import concurrent.futures
 import json
 
+import optuna
 import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
 from hpstudy.api.study import Metadata
+from hpstudy.storage.opening import open_storage
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants, tenant_name
 from tests.api.harness import Operator, Team, eventually, study
 from tests.support.apiserver import ApiServer
+from tests.support.mariadb import MariaDB
 from tests.support.postgres import Postgres
 
 
@@ -153,6 +156,40 @@ def test_a_secret_of_the_teams_own_is_used_as_it_is(served: Team, database: Post
     served.until("StorageReady", "True")
     assert served.secret() == url
     assert database.sql("select count(*) from studies", served.namespace) == "1"
+
+
+def test_a_study_may_bring_a_mariadb(served: Team, maria: MariaDB) -> None:
+    url = maria.create_database(served.namespace)
+    served.kubectl("create", "secret", "generic", "own", f"--from-literal=url={url}")
+    served.apply(study(storage={"secretRef": {"name": "own"}}, budget={"maxTrials": 2}, deletionPolicy="Delete"))
+    served.until("StorageReady", "True")
+    served.pods()
+    assert served.names("secrets") == ["own"]
+    with served.trials(url=url) as trials:
+        for value in (0.5, 0.7):
+            trials.tell(trials.ask({"lr": optuna.distributions.FloatDistribution(0.001, 0.1)}), value)
+    served.poke()
+    served.until("Succeeded", "True")
+    assert served.status()["bestTrials"][0]["values"] == {"eval_f1": 0.7}
+    served.kubectl.delete("hps", "reviews")
+    assert maria.sql("select count(*) from studies", served.namespace) == ((0,),)
+
+
+def test_tables_of_a_newer_optuna_are_left_alone_and_the_study_says_so(
+    served: Team, tenants: Tenants, database: Postgres
+) -> None:
+    url = str(tenants.url(_nobody(served)))
+    tenants.provision(served.namespace, url)
+    open_storage(url).engine.dispose()
+    versions = f'"{tenant_name(served.namespace)}".alembic_version'
+    current = database.sql(f"select version_num from {versions}")
+    database.sql(f"update {versions} set version_num = 'v9.0.0.a'")
+    served.apply(study())
+    assert "v9.0.0.a" in served.until("StorageReady", "False", "SchemaMismatch")["message"]
+    assert served.names("jobs") == []
+    database.sql(f"update {versions} set version_num = '{current}'")
+    served.until("StorageReady", "True")
+    served.job()
 
 
 def test_a_database_that_was_emptied_is_made_again_from_the_secrets(

@@ -8,14 +8,15 @@ CONNECT_TIMEOUT = 10  # seconds; a Service without endpoints may drop packets fo
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """Libpq's: a server that vanished with its node is noticed within half a minute, where TCP alone would wait for hours.
 https://www.postgresql.org/docs/current/libpq-connect.html"""
-_READ_TIMEOUT = 60  # seconds; of MySQL's driver, which knows no keepalives. No statement of ours takes a tenth of it.
+READ_TIMEOUT = 60  # seconds; no statement of a worker's takes a tenth of it
 
 
-def connect_args(url: URL, application: str = "hpstudy") -> dict[str, Any]:
+def connect_args(url: URL, application: str = "hpstudy", read_timeout: int = READ_TIMEOUT) -> dict[str, Any]:
     """Arguments of the driver, as for SQLAlchemy's ``connect_args``.
 
     Args:
         application: what ``pg_stat_activity`` shows.
+        read_timeout: seconds that a statement may take with MySQL, whose driver knows no keepalives.
     """
     match url.get_backend_name():
         case "postgresql":
@@ -23,8 +24,8 @@ def connect_args(url: URL, application: str = "hpstudy") -> dict[str, Any]:
         case "mysql":
             return {
                 "connect_timeout": CONNECT_TIMEOUT,
-                "read_timeout": _READ_TIMEOUT,
-                "write_timeout": _READ_TIMEOUT,
+                "read_timeout": read_timeout,
+                "write_timeout": READ_TIMEOUT,
                 "program_name": application,
             }
         case _:

@@ -280,7 +280,7 @@ class _Supervisor:
         if self._driver is None or select.select([self._stop_reader], [], [], 0)[0]:
             return EXIT_PREEMPTED
         self._driver.join(_DRIVER_GRACE)
-        return EXIT_PREEMPTED if self._driver.exitcode in (None, EXIT_PREEMPTED) else _EXIT_LOST_DRIVER
+        return EXIT_PREEMPTED if self._driver.exitcode == EXIT_PREEMPTED else _EXIT_LOST_DRIVER
 
     def _start_driver(self) -> None:
         """The first fork of all, before any data is loaded."""
