@@ -10,7 +10,7 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.storage.limits import Spent
 from hpstudy_operator.builders import build_worker_job, check_template
-from hpstudy_operator.decide import LIMIT_MARGIN, POLL_SECONDS
+from hpstudy_operator.decide import LIMIT_MARGIN, PENDING_SECONDS
 from hpstudy_operator.storages import StorageView
 from tests.unit.operator.objects import (
     IMAGE,
@@ -43,8 +43,8 @@ def recorded(view: StorageView, reason: str) -> StorageView:
 @pytest.mark.parametrize(
     ("age", "requeue"),
     [
-        (timedelta(), POLL_SECONDS),
-        (HOUR - 2 * SECOND, POLL_SECONDS),
+        (timedelta(), PENDING_SECONDS),
+        (HOUR - 2 * SECOND, 7.0),
         (HOUR + LIMIT_MARGIN - 2 * SECOND, 2.0),
         (HOUR + LIMIT_MARGIN - 0.5 * SECOND, 0.5),
     ],
