@@ -8,6 +8,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from hpstudy.api.study import StudySpec
+from hpstudy.storage.opening import parse_url
 from hpstudy.storage.reading import StudySnapshot, read_snapshot
 
 NAME = "study"
@@ -16,6 +17,7 @@ NAME = "study"
 @contextmanager
 def opened(url: str) -> Iterator[RDBStorage]:
     """The storage, closed afterwards."""
+    url = parse_url(url).render_as_string(hide_password=False)  # with the driver that is ours to choose
     storage = RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     try:
         yield storage

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import optuna
 import pytest
 from sqlalchemy import text
 
@@ -11,6 +12,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.limits import read_spent
+from hpstudy.storage.settings import record_settings
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
@@ -196,3 +198,28 @@ def test_only_a_complete_trial_within_the_constraints_reaches_it(storage_url: st
         complete(loop, given, f1=0.89, size=10)
         complete(loop, given, f1=0.91, size=10)
         assert end(loop) == (Next.SUCCEEDED, reasons.GOAL_REACHED)
+
+
+def test_a_group_that_runs_heeds_goals_and_limits_as_the_operator_tells_them(storage_url: str) -> None:
+    objective, clock = {"metric": "loss", "direction": "minimize"}, Clock()
+
+    def told(**changed: Any) -> None:
+        with opened(storage_url) as storage:
+            record_settings(optuna.load_study(study_name=NAME, storage=storage), study(**changed))
+
+    given = study([objective])
+    with TrialLoop(given, storage_url, NAME, clock=clock) as loop:
+        complete(loop, given, take(loop, 2), loss=1.0)
+        told(objectives=[objective | {"goal": 2}])
+        assert end(loop) == (Next.SUCCEEDED, reasons.GOAL_REACHED)
+        told(objectives=[objective | {"goal": 0.5}], budget={"timeout": "1h"})
+        complete(loop, given, take(loop, 2), loss=1.0)
+        clock.ahead = timedelta(hours=1)
+        assert end(loop) == (Next.SUCCEEDED, reasons.TIMEOUT_REACHED)
+        told(objectives=[objective], budget={"gpuHours": 1})
+        running = take(loop, 2)
+        clock.ahead = timedelta(hours=2)
+        assert end(loop) == (Next.SUCCEEDED, reasons.GPU_HOURS_REACHED)
+        told(objectives=[objective], budget={"gpuHours": 5})
+        take(loop, 2)
+        complete(loop, given, running)
