@@ -11,7 +11,7 @@ from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.limits import read_spent
+from hpstudy.storage.limits import Spent, read_spent
 from hpstudy.storage.settings import record_settings
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.loop import Assignment, TrialLoop
@@ -182,15 +182,17 @@ def test_of_several_goals_one_trial_has_to_meet_all(storage_url: str) -> None:
 
 
 def test_only_a_complete_trial_within_the_constraints_reaches_it(storage_url: str) -> None:
-    small = study([TWO[0]])
+    small = study(TWO[:1], constraints=[{"metric": "size", "max": 20}])
     with TrialLoop(small, storage_url, "other") as loop:
-        complete(loop, small, f1=0.99)
+        complete(loop, small, f1=0.99, size=10)
     given = study(
         [TWO[0] | {"goal": 0.9}],
         constraints=[{"metric": "size", "max": 20}],
         warmStartFrom=[{"study": "other"}],
     )
     with TrialLoop(given, storage_url, NAME) as loop:
+        with opened(storage_url) as storage, storage.engine.connect() as connection:
+            assert read_spent(connection, NAME) == Spent(), "what another study spent is not this one's"
         complete(loop, given, f1=0.95, size=30)
         pruned = take(loop)
         loop.report(pruned, 1, {"f1": 0.99})
