@@ -126,7 +126,7 @@ def test_gpu_hours_are_those_of_all_trials_whatever_became_of_them(storage_url: 
         with opened(storage_url) as storage, storage.engine.connect() as connection:
             spent = read_spent(connection, NAME)
         now = datetime.now(UTC)
-        assert spent.gpu_seconds == pytest.approx(7 * 3600)
+        assert spent.gpu_seconds == pytest.approx(7 * 3600, abs=20)  # MySQL has whole seconds
         assert spent.gpus == 3.5
         assert spent.gpu_hours(now) == pytest.approx(11, abs=0.01)
         assert spent.elapsed(now).total_seconds() == pytest.approx(5 * 3600, abs=60)
