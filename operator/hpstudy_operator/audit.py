@@ -4,6 +4,7 @@ kopf reconnects streams that fall silent and exits when one dies; this finds wha
 also the resync: a change that was missed is queued from here.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from hpstudy_operator.kube import Resource
@@ -17,26 +18,39 @@ MAX_MISSES = 3
 
 @dataclass
 class Audit:
-    """Generations of studies that the watch reported, against those that a list shows."""
+    """Generations of the objects of one kind that the watch reported, against those that a list shows."""
 
     _heard: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _misses: dict[Key, tuple[tuple[str, int], int]] = field(default_factory=dict)
 
     def hear(self, resource: Resource) -> None:
-        """The watch reported a study."""
+        """The watch reported an object."""
         self._heard[_key(resource)] = _version(resource)
 
-    def compare(self, listed: list[Resource]) -> list[Key]:
-        """Compare with a list; returns the studies of which the watch has not reported the latest generation."""
+    def forget(self, key: Key) -> None:
+        """The watch reported that an object is gone."""
+        self._heard.pop(key, None)
+
+    @property
+    def known(self) -> frozenset[Key]:
+        """Objects that the watch reported."""
+        return frozenset(self._heard)
+
+    def compare(self, listed: list[Resource], before: Set[Key]) -> list[Key]:
+        """Compare with a list; returns the objects of which the watch has not reported the latest generation.
+
+        Args:
+            before: what was known when the list was asked for: of that, what is not in it is gone.
+        """
         current = {_key(resource): _version(resource) for resource in listed}
         missed = {key: version for key, version in current.items() if not self._knows(key, version)}
         self._misses = {key: (version, self._count(key, version) + 1) for key, version in missed.items()}
-        self._heard = {key: version for key, version in self._heard.items() if key in current}
+        self._heard = {key: version for key, version in self._heard.items() if key in current or key not in before}
         return list(missed)
 
     @property
     def deaf(self) -> list[Key]:
-        """Studies with a change that the watch should have reported long ago."""
+        """Objects with a change that the watch should have reported long ago."""
         return [key for key, (_, count) in self._misses.items() if count >= MAX_MISSES]
 
     def _knows(self, key: Key, version: tuple[str, int]) -> bool:
@@ -53,4 +67,5 @@ def _key(resource: Resource) -> Key:
 
 
 def _version(resource: Resource) -> tuple[str, int]:
-    return resource["metadata"]["uid"], int(resource["metadata"]["generation"])
+    metadata = resource["metadata"]
+    return metadata["uid"], int(metadata.get("generation", 0))  # pods have one since Kubernetes 1.33

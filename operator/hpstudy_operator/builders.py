@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from hpstudy import __version__
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import API_VERSION, KIND
@@ -37,10 +38,12 @@ def build_config_map(study: Resource) -> Resource:
         workers["processesPerNode"] = gpus(template) or 1
     metadata = {key: study["metadata"][key] for key in ("name", "namespace", "uid")}
     resolved = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+    config_metadata = _metadata(study, names.config_name(metadata["name"]))
+    config_metadata["annotations"][names.ANNOTATION_GENERATION] = str(study["metadata"]["generation"])
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(study, names.config_name(metadata["name"])),
+        "metadata": config_metadata,
         "data": {STUDY_FILE: json.dumps(resolved, indent=2, sort_keys=True)},
     }
 
@@ -90,7 +93,7 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
     made = pod_template(template, pod, names.labels(metadata["name"], group))
     labels, annotations = names.queueing(study, nodes, made["spec"].get("schedulerName", ""))
     job_metadata["labels"] |= labels
-    job_metadata["annotations"] = {
+    job_metadata["annotations"] |= {
         **annotations,
         names.ANNOTATION_GENERATION: str(metadata["generation"]),
         names.ANNOTATION_ATTEMPT: str(attempt),
@@ -155,6 +158,7 @@ def _metadata(study: Resource, name: str, group: int | None = None) -> dict[str,
         "name": name,
         "namespace": study["metadata"]["namespace"],
         "labels": names.labels(study["metadata"]["name"], group),
+        "annotations": {names.ANNOTATION_VERSION: __version__},
         "ownerReferences": [names.owner(study)],
     }
 

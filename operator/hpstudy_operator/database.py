@@ -18,6 +18,7 @@ from hpstudy.storage.ends import PodEnd, record_end
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, reopen_storage, storage_errors
 from hpstudy.storage.reading import StudySnapshot, read_from
 from hpstudy.storage.settings import record_settings
+from hpstudy_operator.metrics import STORAGE_SECONDS
 from hpstudy_operator.tenants import Tenants
 
 _log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Database:
                 return []
             try:
                 storage = self._storage = self._storage or reopen_storage(self._url)
-                with storage_errors(), storage.engine.connect() as connection:
+                with STORAGE_SECONDS.labels("poll").time(), storage_errors(), storage.engine.connect() as connection:
                     pulses = read_pulses(connection, followed)
             except StorageUnreachableError as error:
                 self._fail(error)
@@ -138,8 +139,9 @@ class Database:
         if self._storage is None and self._is_made:
             self._storage = reopen_storage(self._url)
         elif self._storage is None:
-            ours = self._tenants.provision(namespace, self._url)
-            self._storage = open_storage(self._url, upgrade=ours)
+            with STORAGE_SECONDS.labels("open").time():
+                ours = self._tenants.provision(namespace, self._url)
+                self._storage = open_storage(self._url, upgrade=ours)
             self._is_made = True
             self._hang_bell(self._storage)
         return self._storage
@@ -159,7 +161,7 @@ class Database:
         if followed.generation != generation:
             _prepare(storage, name, study)
             followed.generation, followed.snapshot = generation, None
-        with storage_errors(), storage.engine.connect() as connection:
+        with STORAGE_SECONDS.labels("read").time(), storage_errors(), storage.engine.connect() as connection:
             # The pulse first: what moves in between is noticed by the next poll.
             pulse = read_pulses(connection, [name]).get(name)
             snapshot = read_from(connection, name, study.spec, followed.snapshot)
@@ -184,8 +186,8 @@ class Database:
 
 
 def _prepare(storage: optuna.storages.RDBStorage, name: str, study: Study) -> None:
-    opened = open_study(storage, name, study.spec)
-    with storage_errors():
+    with STORAGE_SECONDS.labels("prepare").time(), storage_errors():
+        opened = open_study(storage, name, study.spec)
         record_settings(opened, study.spec)
         word = word_of(study.metadata.uid)
         if opened.user_attrs.get(attributes.BELL) != word:

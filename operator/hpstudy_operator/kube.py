@@ -5,7 +5,7 @@ The official client's transport, credentials and errors; its generated models wo
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,7 @@ _PATHS = {
     "Pod": ("/api/v1", "pods"),
     "Secret": ("/api/v1", "secrets"),
     "Event": ("/api/v1", "events"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -53,6 +54,10 @@ class UnavailableError(Exception):
     """The API server does not answer, or not now."""
 
 
+class NotLeadingError(UnavailableError):
+    """This replica may not write: it does not hold the Lease, or has not renewed it in time."""
+
+
 @dataclass(frozen=True)
 class Ref:
     """An object that exists, or existed: a deletion never hits a successor of the same name."""
@@ -72,11 +77,20 @@ class Ref:
 class Kube:
     """A connection to the API server. Safe for many threads."""
 
-    def __init__(self, connections: int, namespaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        connections: int,
+        namespaces: Sequence[str] = (),
+        *,
+        timeout: tuple[float, float] = _TIMEOUT,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         """
         Args:
             connections: how many are kept open: one for each thread.
             namespaces: to which the rights are limited; empty when they are for all.
+            timeout: seconds to connect and to read.
+            may_write: asked before each call that changes something; False makes it a NotLeadingError.
         """
         self._namespaces = namespaces
         configuration = kubernetes.client.Configuration()
@@ -86,6 +100,8 @@ class Kube:
         except config.ConfigException:
             config.load_kube_config(client_configuration=configuration)
         configuration.connection_pool_maxsize = connections
+        self._timeout = timeout
+        self._may_write = may_write
         self._client: Any = kubernetes.client.ApiClient(configuration)
         self._client.user_agent = f"{FIELD_MANAGER}/{__version__}"
         # In a pod the token is read again when it is renewed, and the client does not guard that for threads.
@@ -99,10 +115,12 @@ class Kube:
         """Objects of a namespace by label selector."""
         return _items(self._call("GET", _path(kind, namespace), [("labelSelector", labels)]))
 
-    def list_metadata(self, kind: str) -> list[Resource]:
-        """All objects of a kind in all namespaces that we have rights for, of each its metadata only."""
+    def list_metadata(self, kind: str, labels: str = "") -> list[Resource]:
+        """All objects of a kind that a label selector takes, in all namespaces that we have rights for, of each its
+        metadata only."""
         paths = [_path(kind, namespace) for namespace in self._namespaces or (None,)]
-        return [item for path in paths for item in _items(self._call("GET", path, accept=_METADATA_ONLY))]
+        query = [("labelSelector", labels)] if labels else None
+        return [item for path in paths for item in _items(self._call("GET", path, query, accept=_METADATA_ONLY))]
 
     def try_out(self, resource: Resource) -> None:
         """Ask whether the API server would make an object, which is not made.
@@ -127,6 +145,17 @@ class Kube:
         path = _path(resource["kind"], resource["metadata"]["namespace"])
         try:
             return self._call("POST", path, [("fieldManager", FIELD_MANAGER)], resource)
+        except ApiError as error:
+            if error.status == 409:
+                return None
+            raise
+
+    def replace(self, resource: Resource) -> Resource | None:
+        """Replace an object as it was read; None when it has changed since, or is gone."""
+        metadata = resource["metadata"]
+        path = _path(resource["kind"], metadata["namespace"], metadata["name"])
+        try:
+            return self._call("PUT", path, [("fieldManager", FIELD_MANAGER)], resource, missing_ok=True)
         except ApiError as error:
             if error.status == 409:
                 return None
@@ -190,6 +219,8 @@ class Kube:
         accept: str = "application/json",
         missing_ok: bool = False,
     ) -> Resource | None:
+        if method != "GET" and not self._may_write():
+            raise NotLeadingError(f"{method} {path}: not sent, as this replica does not hold the Lease")
         headers = {"Accept": accept}
         content: Resource | str | None = None
         if body is not None:
@@ -205,7 +236,7 @@ class Kube:
                 auth_settings=["BearerToken"],
             )
         try:
-            response = self._client.call_api(*request, _request_timeout=_TIMEOUT)
+            response = self._client.call_api(*request, _request_timeout=self._timeout)
             data: bytes = response.read()
         except HTTPError as error:
             raise UnavailableError(f"{method} {path}: {error}") from error

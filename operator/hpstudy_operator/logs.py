@@ -43,13 +43,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure() -> None:
-    """Send everything to standard error as JSON."""
+def configure(level: str = "info") -> None:
+    """Send everything from this level on to standard error as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a traceback for every probe that fails
-    for chatty in ("aiohttp.access", "kopf.objects", "kopf.activities"):  # a line for every probe and every event
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for chatty in ("kopf.objects", "kopf.activities"):  # a line for every event
         logging.getLogger(chatty).setLevel(logging.WARNING)
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()

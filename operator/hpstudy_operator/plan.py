@@ -46,7 +46,8 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
     plan = Plan()
     trials = snapshot.storage.snapshot.counts.total if snapshot.storage and snapshot.storage.snapshot else 0
     groups = {group.index: group for group in snapshot.groups}
-    _apply_if_different(plan, snapshot, builders.build_config_map(snapshot.resource))
+    config_map = builders.build_config_map(snapshot.resource)
+    _apply_if_different(plan, snapshot, config_map, in_use=_is_of_generation(snapshot, config_map))
     for index in range(study.spec.parallelism):
         group = groups.get(index, Group(index, None))
         service = builders.build_service(snapshot.resource, index)
@@ -54,7 +55,7 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
         if taken := name_taken(snapshot, "Job", name):
             plan.stall = plan.stall or taken
             continue
-        _apply_if_different(plan, snapshot, service)
+        _apply_if_different(plan, snapshot, service, in_use=group.is_active)
         if not trials and group.kills > builders.BACKOFF_LIMIT:
             # Before any trial: what all of them share does not fit, and no failed trial will ever end the study.
             plan.failure = plan.failure or group.failure()
@@ -112,12 +113,32 @@ def _remove_surplus(plan: Plan, snapshot: Snapshot, parallelism: int) -> None:
             plan.delete.append(Ref.to(child, kind))
 
 
-def _apply_if_different(plan: Plan, snapshot: Snapshot, wanted: Resource) -> None:
+def _apply_if_different(plan: Plan, snapshot: Snapshot, wanted: Resource, *, in_use: bool) -> None:
+    """Apply what is not there, or not as it should be.
+
+    Args:
+        in_use: what another version of the operator made serves workers as it is: an upgrade leaves it alone.
+    """
     kind, name = wanted["kind"], wanted["metadata"]["name"]
+    if in_use and _version(snapshot.children.get((kind, name))) not in {None, _version(wanted)}:
+        return
     if taken := name_taken(snapshot, kind, name):
         plan.stall = plan.stall or taken
     elif not contains(snapshot.children.get((kind, name)), wanted):
         plan.apply.append(wanted)
+
+
+def _version(resource: Resource | None) -> str | None:
+    """The version of the operator that made an object; None when there is none, or it does not say."""
+    annotations = resource["metadata"].get("annotations", {}) if resource else {}
+    return annotations.get(names.ANNOTATION_VERSION)
+
+
+def _is_of_generation(snapshot: Snapshot, wanted: Resource) -> bool:
+    """Whether an object is there that was made from the study as it is now."""
+    live = snapshot.children.get((wanted["kind"], wanted["metadata"]["name"]))
+    annotations = live["metadata"].get("annotations", {}) if live else {}
+    return annotations.get(names.ANNOTATION_GENERATION) == str(snapshot.generation)
 
 
 def name_taken(snapshot: Snapshot, kind: str, name: str) -> Finding | None:

@@ -7,6 +7,7 @@ that failed comes back after a delay that doubles.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class KeyedQueue(Generic[K]):
         work: called with a key; returns the seconds after which to call it again, or None to wait for an event.
         workers: how many keys are worked on at the same time.
         expected: errors that need no traceback in the log, only a line.
+        about: entered with the key around what is logged of it.
     """
 
     def __init__(
@@ -33,10 +35,12 @@ class KeyedQueue(Generic[K]):
         work: Callable[[K], Awaitable[float | None]],
         workers: int,
         expected: tuple[type[Exception], ...] = (),
+        about: Callable[[K], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self._work = work
         self._workers = workers
         self._expected = expected
+        self._about = about
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: dict[K, float] = {}
         """Keys in ``_ready``, and since when."""
@@ -47,27 +51,35 @@ class KeyedQueue(Generic[K]):
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
 
     def start(self) -> None:
         """Start the workers on the running event loop."""
         self._tasks = [asyncio.create_task(self._run(), name=f"reconciler-{i}") for i in range(self._workers)]
 
-    async def stop(self) -> None:
-        """Take no more keys, and wait for those being worked on: a pass that is cut off would be repeated anyway, but
-        its database session ends cleanly this way."""
+    async def stop(self, seconds: float) -> bool:
+        """Take no more keys, and wait for those being worked on, but not for longer than that; returns whether all
+        were finished. A pass that is cut off would be repeated anyway, but its database session ends cleanly this way.
+        """
+        self._is_stopping = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         while not self._ready.empty():
             self._ready.get_nowait()
-        while self._active:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._active and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
+        has_finished = not self._active
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        return has_finished
 
     def add(self, key: K) -> None:
-        """Work on the key as soon as a worker is free."""
+        """Work on the key as soon as a worker is free; not at all any more once it was stopped."""
+        if self._is_stopping:
+            return
         if timer := self._timers.pop(key, None):
             timer.cancel()
         if key in self._active:
@@ -78,7 +90,7 @@ class KeyedQueue(Generic[K]):
 
     def add_after(self, key: K, delay: float) -> None:
         """Work on the key after the delay in seconds, unless it is due, or something adds it, earlier."""
-        if key in self._waiting or key in self._again:
+        if key in self._waiting or key in self._again or self._is_stopping:
             return
         loop = asyncio.get_running_loop()
         if timer := self._timers.get(key):
@@ -112,7 +124,8 @@ class KeyedQueue(Generic[K]):
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 delay = min(FIRST_RETRY * 2 ** (failures - 1), LAST_RETRY)
                 trace = None if isinstance(error, self._expected) else error
-                _log.error("%s failed, again in %g s: %s", key, delay, error, exc_info=trace)
+                with self._about(key):
+                    _log.error("%s failed, again in %g s: %s", key, delay, error, exc_info=trace)
             finally:
                 self._active.pop(key, None)
             if key in self._again:

@@ -11,10 +11,25 @@ HEALTH_PORT = "HPSTUDY_HEALTH_PORT"
 WATCH_NAMESPACES = "HPSTUDY_WATCH_NAMESPACES"
 WORKERS_DATABASE_HOST = "HPSTUDY_WORKERS_DATABASE_HOST"
 WORKERS_DATABASE_PORT = "HPSTUDY_WORKERS_DATABASE_PORT"
+LEASE = "HPSTUDY_LEASE"
+POD = "HPSTUDY_POD"
+LOG_LEVEL = "HPSTUDY_LOG_LEVEL"
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class SettingsError(ValueError):
     """The environment lacks something that the operator cannot do without."""
+
+
+@dataclass(frozen=True)
+class LeaseName:
+    """A Lease and its candidate."""
+
+    namespace: str
+    name: str
+    holder: str
+    """Of this process, and of no other that may run at the same time: the pod's name. A container that is started again
+    in its pod goes on as the holder that it was."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +42,24 @@ class Settings:
     runner_image: str
     """Image of workers whose template names none."""
     health_port: int
-    """Where ``/healthz`` answers."""
+    """Where ``/healthz``, ``/readyz`` and ``/metrics`` answer."""
     namespaces: tuple[str, ...] = ()
     """Whose studies are run; empty: those of all namespaces."""
     workers_database_host: str = ""
     """Of the same database in the Secrets of other namespaces, a proxy's say; empty: as in ``database_url``."""
     workers_database_port: int | None = None
     """Likewise."""
+    lease: LeaseName | None = None
+    """What replicas hold to be the one that acts; None for a process that is alone."""
+    log_level: str = "info"
+    """Lowest level of what is logged, one of LOG_LEVELS."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the environment.
 
         Raises:
-            SettingsError: naming every variable that is missing.
+            SettingsError: naming every variable that is missing, or the one that is wrong.
         """
         wanted = (DATABASE_URL, RUNNER_IMAGE, HEALTH_PORT)
         if missing := [name for name in wanted if not environment.get(name)]:
@@ -50,6 +69,9 @@ class Settings:
         port = environment.get(WORKERS_DATABASE_PORT, "")
         if port and not port.isdigit():
             raise SettingsError(f"{WORKERS_DATABASE_PORT} must be a port number")
+        level = environment.get(LOG_LEVEL) or "info"
+        if level not in LOG_LEVELS:
+            raise SettingsError(f"{LOG_LEVEL} must be one of {', '.join(LOG_LEVELS)}")
         return cls(
             database_url=environment[DATABASE_URL],
             runner_image=environment[RUNNER_IMAGE],
@@ -57,4 +79,15 @@ class Settings:
             namespaces=tuple(name for name in environment.get(WATCH_NAMESPACES, "").split(",") if name),
             workers_database_host=environment.get(WORKERS_DATABASE_HOST, ""),
             workers_database_port=int(port) if port else None,
+            lease=_lease(environment.get(LEASE, ""), environment.get(POD, "")),
+            log_level=level,
         )
+
+
+def _lease(lease: str, holder: str) -> LeaseName | None:
+    if not lease:
+        return None
+    namespace, _, name = lease.partition("/")
+    if not (namespace and name and holder):
+        raise SettingsError(f"{LEASE} must be NAMESPACE/NAME, and {POD} the name of this replica")
+    return LeaseName(namespace, name, holder)

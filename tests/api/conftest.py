@@ -56,7 +56,7 @@ def team(server: ApiServer) -> Iterator[Team]:
 @pytest.fixture
 def served(team: Team, operator: Operator) -> Team:
     """A namespace whose studies the operator runs."""
-    assert operator.is_healthy()
+    assert operator.probe() == 200
     return team
 
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.error import URLError
+from urllib.error import HTTPError
 
 import optuna
 import urllib3
+from prometheus_client.parser import text_string_to_metric_families
 
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import stored_study_name
@@ -133,24 +134,47 @@ class Api:
 class Operator:
     """An operator that may be killed and started again."""
 
-    def __init__(self, kubeconfig: Path, database_url: str, log: Path, **environment: str) -> None:
+    def __init__(
+        self, kubeconfig: Path, database_url: str, log: Path, *, pod: str = "operator", **environment: str
+    ) -> None:
+        """
+        Args:
+            pod: the replica's name: who holds the Lease.
+            environment: more of it, or other values.
+        """
         self.log = log
+        self.pod = pod
         self.port = free_port()
         self._environment = {
             "KUBECONFIG": str(kubeconfig),
             "HPSTUDY_DATABASE_URL": database_url,
             "HPSTUDY_RUNNER_IMAGE": RUNNER_IMAGE,
             "HPSTUDY_HEALTH_PORT": str(self.port),
+            "HPSTUDY_LEASE": "hpstudy-system/hpstudy",
+            "HPSTUDY_POD": pod,
             **environment,
         }
+        self.program: tuple[str | Path, ...] = (Path(sys.executable).with_name("hpstudy-operator"),)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, and return when it is healthy."""
+        """Start, and return when it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start."""
         variables = [f"{name}={value}" for name, value in self._environment.items()]
-        program = Path(sys.executable).with_name("hpstudy-operator")
-        self._process = start(["env", *variables, program], self.log)
-        wait_until(self.is_healthy, self._process, self.log)
+        self._process = start(["env", *variables, *self.program], self.log)
+
+    def wait_until_ready(self) -> None:
+        """Return when it says so."""
+        assert self._process is not None
+        wait_until(lambda: self.probe("readyz") == 200, self._process, self.log)
+
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it, and return its exit status."""
@@ -158,13 +182,37 @@ class Operator:
         stop(self._process, how)
         return int(self._process.returncode)
 
-    def is_healthy(self) -> bool:
-        """Whether its probe says so."""
+    def send(self, how: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(how)
+
+    def end(self) -> int:
+        """Wait until it has ended; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait(PATIENCE)
+
+    def probe(self, path: str = "healthz") -> int:
+        """The status that a probe gets; 0 without an answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (URLError, OSError):
-            return False
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=2) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            with error:
+                return error.code
+        except OSError:
+            return 0
+
+    def metrics(self) -> dict[str, float]:
+        """What Prometheus would read, by name and labels as they are written."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            samples = [sample for family in families for sample in family.samples]
+        return {
+            s.name
+            + ("{" + ",".join(f"{k}={v}" for k, v in sorted(s.labels.items())) + "}" if s.labels else ""): s.value
+            for s in samples
+        }
 
 
 @dataclass(frozen=True)

@@ -144,8 +144,10 @@ def test_watched_namespaces_are_what_the_operator_is_told_and_has_roles_for() ->
     assert sorted((each["kind"], each["metadata"]["namespace"]) for each in found) == [
         ("Role", "blue"),
         ("Role", "red"),
+        ("Role", "system"),  # the Lease's
         ("RoleBinding", "blue"),
         ("RoleBinding", "red"),
+        ("RoleBinding", "system"),
     ]
     assert {each["subjects"][0]["namespace"] for each in found if "subjects" in each} == {"system"}
     told = {"name": "HPSTUDY_WATCH_NAMESPACES", "value": "red,blue"}
@@ -186,3 +188,53 @@ def test_network_policies_follow_the_other_values() -> None:
     assert not [name for kind, name in rendered("--set=networkPolicies.enabled=false") if kind == "NetworkPolicy"]
     with pytest.raises(RuntimeError, match="databaseClients"):
         rendered("--set=networkPolicies.databaseClients[0].pods=all")
+
+
+def test_one_replica_is_recreated_and_several_are_rolled_out_apart() -> None:
+    one = rendered()["Deployment", "hpstudy"]["spec"]
+    assert (one["replicas"], one["strategy"]) == (1, {"type": "Recreate"})
+    assert ("PodDisruptionBudget", "hpstudy") not in rendered()
+    objects = rendered("--set=replicas=3")
+    three = objects["Deployment", "hpstudy"]["spec"]
+    assert (three["replicas"], three["strategy"]) == (3, {"type": "RollingUpdate"})
+    budget = objects["PodDisruptionBudget", "hpstudy"]["spec"]
+    assert budget["maxUnavailable"] == 1
+    labels = three["template"]["metadata"]["labels"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+    affinity = three["template"]["spec"]["affinity"]["podAntiAffinity"]
+    (term,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= labels.items()
+    with pytest.raises(RuntimeError, match="replicas"):
+        rendered("--set=replicas=0")
+
+
+def test_the_lease_is_the_charts_and_the_operators() -> None:
+    """It goes with the chart, and the role is for the one that the operator is told."""
+    objects = rendered("--set=logLevel=debug")
+    assert "spec" not in objects["Lease", "hpstudy"]
+    environment = pod_of(objects["Deployment", "hpstudy"])["containers"][0]["env"]
+    assert {"name": "HPSTUDY_LEASE", "value": "system/hpstudy"} in environment
+    assert {"name": "HPSTUDY_LOG_LEVEL", "value": "debug"} in environment
+    assert {"name": "HPSTUDY_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}} in environment
+    rules = objects["Role", "hpstudy-lease"]["rules"]
+    assert {(verb, *rule.get("resourceNames", ())) for rule in rules for verb in rule["verbs"]} == {
+        ("get", "hpstudy"),
+        ("update", "hpstudy"),
+        ("create",),
+    }
+    with pytest.raises(RuntimeError, match="logLevel"):
+        rendered("--set=logLevel=loud")
+
+
+def test_prometheus_reads_the_port_that_the_probes_ask() -> None:
+    assert not any(kind == "PodMonitor" for kind, _ in rendered())
+    objects = rendered("--set=podMonitor.enabled=true", "--set=podMonitor.labels.release=monitoring")
+    monitor = objects["PodMonitor", "hpstudy"]
+    assert monitor["metadata"]["labels"]["release"] == "monitoring"
+    template = objects["Deployment", "hpstudy"]["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    container = template["spec"]["containers"][0]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert [port["name"] for port in container["ports"]] == [endpoint["port"]]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": endpoint["port"]}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": endpoint["port"]}

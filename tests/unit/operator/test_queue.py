@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_key_that_waits_is_in_the_queue_once() -> None:
         queue_.start()
         while len(done) < 2:
             await asyncio.sleep(0)
-        await queue_.stop()
+        await queue_.stop(_PATIENCE)
         assert done == ["a", "b"]
 
     run(scenario)
@@ -59,7 +60,7 @@ def test_a_key_is_never_worked_on_twice_at_once_and_once_more_after_a_change() -
         gate.set()
         while runs[0] < 2:
             await asyncio.sleep(0)
-        await queue_.stop()
+        await queue_.stop(_PATIENCE)
         assert (runs[0], most[0]) == (2, 1)
 
     run(scenario)
@@ -83,7 +84,7 @@ def test_no_more_keys_than_workers_are_worked_on() -> None:
         gate.set()
         while len(queue_):
             await asyncio.sleep(0)
-        await queue_.stop()
+        await queue_.stop(_PATIENCE)
         assert most[0] == 3
 
     run(scenario)
@@ -107,7 +108,7 @@ def test_a_key_comes_back_after_the_delay_that_it_asked_for_or_earlier_when_adde
         queue_.add("late")
         while runs.count("late") < 2:
             await asyncio.sleep(0)
-        await queue_.stop()
+        await queue_.stop(_PATIENCE)
 
     run(scenario)
 
@@ -156,7 +157,7 @@ def test_a_key_that_fails_is_tried_again_and_does_not_end_the_worker(
         queue_.add("a")
         while len(runs) < 4:
             await asyncio.sleep(0.001)
-        await queue_.stop()
+        await queue_.stop(_PATIENCE)
 
     with caplog.at_level(logging.ERROR):
         run(scenario)
@@ -178,7 +179,7 @@ def test_stopping_waits_for_what_is_being_worked_on() -> None:
         queue_.add("a")
         queue_.add("b")
         await started.wait()
-        await queue_.stop()
+        await queue_.stop(_PATIENCE)
         assert finished == ["a"]
 
     run(scenario)
@@ -194,5 +195,49 @@ def test_the_oldest_key_tells_how_long_it_has_been_there() -> None:
         queue_.add("a")
         await asyncio.sleep(0.02)
         assert queue_.oldest() >= 0.02
+
+    run(scenario)
+
+
+def test_a_stop_waits_for_what_is_under_way_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        hangs, ends = asyncio.Event(), asyncio.Event()
+
+        async def work(key: str) -> None:
+            await {"hangs": hangs, "ends": ends}[key].wait()
+
+        for key, has_finished in (("ends", True), ("hangs", False)):
+            queue_ = KeyedQueue(work, workers=1)
+            queue_.start()
+            queue_.add(key)
+            await asyncio.sleep(0.01)
+            asyncio.get_running_loop().call_later(0.02, ends.set)
+            assert await queue_.stop(_PATIENCE / 2 if has_finished else 0.1) is has_finished
+            queue_.add("more")
+            queue_.add_after("more", 0)
+            await asyncio.sleep(0.01)
+            assert len(queue_) == 0
+
+    run(scenario)
+
+
+def test_what_is_logged_of_a_key_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async def work(_: str) -> None:
+            raise ValueError("no")
+
+        @contextmanager
+        def about(key: str) -> Iterator[None]:
+            caplog.handler.setFormatter(logging.Formatter(f"{key}: %(message)s"))
+            yield
+            caplog.handler.setFormatter(None)
+
+        queue_ = KeyedQueue(work, workers=1, about=about)
+        queue_.start()
+        queue_.add("reviews")
+        while not caplog.records:
+            await asyncio.sleep(0)
+        await queue_.stop(_PATIENCE)
+        assert "reviews: reviews failed, again in 1 s: no" in caplog.text
 
     run(scenario)
