@@ -65,12 +65,15 @@ def build_service(study: Resource, group: int) -> Resource:
     }
 
 
-def build_worker_job(study: Resource, group: int, *, image: str, storage: SecretKey, attempt: int = 0) -> Resource:
+def build_worker_job(
+    study: Resource, group: int, *, image: str, storage: SecretKey, revision: str = "", attempt: int = 0
+) -> Resource:
     """The Indexed Job of a worker group, one pod for each node.
 
     Args:
         image: for a template that names none.
         storage: the Secret with the URL of the storage.
+        revision: of the spec, on which running workers see that it changed.
         attempt: how often the group was started again.
 
     Raises:
@@ -87,6 +90,7 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
         subdomain=name,
         config_map=names.config_name(metadata["name"]),
         storage=storage,
+        revision=revision,
         checkpoints=study["spec"].get("checkpoints", {}).get("volume"),
     )
     job_metadata = _metadata(study, name, group)
@@ -96,6 +100,7 @@ def build_worker_job(study: Resource, group: int, *, image: str, storage: Secret
     job_metadata["annotations"] |= {
         **annotations,
         names.ANNOTATION_GENERATION: str(metadata["generation"]),
+        names.ANNOTATION_REVISION: revision,
         names.ANNOTATION_ATTEMPT: str(attempt),
     }
     return {

@@ -61,9 +61,10 @@ def merge(
 
 def changes(previous: Sequence[dict[str, Any]], current: Sequence[dict[str, Any]]) -> list[Change]:
     """What is worth an event: a status that changed, and a trouble that got another reason. Not what a new study starts
-    with (not stalled, not failed), and not a message that says the same in other words."""
+    with (not stalled, not failed), not a message that says the same in other words, and not twice what two conditions
+    say (Running and Suspended)."""
     before = {condition["type"]: condition for condition in previous}
-    result = []
+    result: list[Change] = []
     for condition in current:
         old = before.get(condition["type"])
         state = State(condition["type"], condition["status"], condition["reason"], condition["message"])
@@ -72,7 +73,7 @@ def changes(previous: Sequence[dict[str, Any]], current: Sequence[dict[str, Any]
             new = state.status == "True" or warning
         else:
             new = old["status"] != state.status or (warning and old["reason"] != state.reason)
-        if new:
+        if new and state.reason not in {change.state.reason for change in result}:
             result.append(Change(state, warning))
     return result
 

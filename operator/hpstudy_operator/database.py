@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import optuna
 from sqlalchemy.exc import DBAPIError
@@ -16,7 +16,7 @@ from hpstudy.storage import attributes
 from hpstudy.storage.bell import Pulse, hang, read_pulses, word_of
 from hpstudy.storage.ends import PodEnd, record_end
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, reopen_storage, storage_errors
-from hpstudy.storage.reading import StudySnapshot, read_from
+from hpstudy.storage.reading import StudySnapshot, longest_trial, read_from
 from hpstudy.storage.settings import record_settings
 from hpstudy_operator.metrics import STORAGE_SECONDS
 from hpstudy_operator.tenants import Tenants
@@ -81,14 +81,16 @@ class Database:
         """Whether anybody still wants to know of a study in it."""
         return bool(self._followed)
 
-    def look(self, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StudySnapshot:
+    def look(
+        self, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool = False
+    ) -> StudySnapshot:
         """Prepare, tell and read: see :meth:`Storages.look`."""
         with self._lock:
             self.used = time.monotonic()
             if self._failed and self.used < self._failed[0] + RETRY_SECONDS:
                 raise StorageUnreachableError(self._failed[1])
             try:
-                snapshot = self._look(self._opened(study.metadata.namespace), study, generation, ends)
+                snapshot = self._look(self._opened(study.metadata.namespace), study, generation, ends, with_longest)
             except StorageUnreachableError as error:
                 self._fail(error)
                 raise
@@ -154,7 +156,12 @@ class Database:
             _log.warning("a storage cannot tell when trials end, and is polled: %s", str(error.orig).strip())
 
     def _look(
-        self, storage: optuna.storages.RDBStorage, study: Study, generation: int, ends: Mapping[int, PodEnd]
+        self,
+        storage: optuna.storages.RDBStorage,
+        study: Study,
+        generation: int,
+        ends: Mapping[int, PodEnd],
+        with_longest: bool,
     ) -> StudySnapshot:
         name, metadata = stored_study_name(study.metadata), study.metadata
         followed = self._followed.get(name) or _Followed((metadata.namespace, metadata.name))
@@ -165,6 +172,8 @@ class Database:
             # The pulse first: what moves in between is noticed by the next poll.
             pulse = read_pulses(connection, [name]).get(name)
             snapshot = read_from(connection, name, study.spec, followed.snapshot)
+            if with_longest:
+                snapshot = replace(snapshot, longest=longest_trial(connection, name))
         if not snapshot.counts.total:
             _prepare(storage, name, study)  # not started yet, or lost with its database: cheap, and makes sure
         followed.pulse, followed.snapshot = pulse, snapshot

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.revision import revision
 from hpstudy.api.study import Budget, Study
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Next, judge
@@ -14,9 +15,10 @@ from hpstudy_operator.conditions import State, is_true, timestamp
 from hpstudy_operator.groups import Finding
 from hpstudy_operator.kube import Ref, Resource
 from hpstudy_operator.observe import Snapshot, is_settled
-from hpstudy_operator.plan import make_plan
+from hpstudy_operator.plan import is_stale, make_plan
 from hpstudy_operator.results import LOOK_SECONDS, plan_best, plan_final
-from hpstudy_operator.status import build_status
+from hpstudy_operator.stalls import first_stall, quiet_stall, storage_stall
+from hpstudy_operator.status import build_status, last_movement
 from hpstudy_operator.storages import StorageView
 
 POLL_SECONDS = 5.0
@@ -97,15 +99,17 @@ def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: date
         states.append(_storage_state(snapshot.storage))
     elif not any(condition["type"] == "StorageReady" for condition in snapshot.status.get("conditions", [])):
         states.append(State("StorageReady", "Unknown", reasons.NOT_STARTED, "not looked at yet"))
-    states += _unfinished(snapshot, _first_stall(snapshot, now))
+    states += _unfinished(snapshot, first_stall(snapshot, now))
     start = _start_time(snapshot, now)
     status = build_status(snapshot, states, now, startTime=start, workers=_workers(snapshot))
-    return Decision(status, requeue=requeue)
+    return Decision(status, _to_suspend(snapshot), requeue=requeue)
 
 
 def _without_storage(snapshot: Snapshot, storage: StorageView, now: datetime) -> Decision:
-    states = [_accepted_state(), _storage_state(storage), *_unfinished(snapshot, _first_stall(snapshot, now))]
-    return Decision(build_status(snapshot, states, now, workers=_workers(snapshot)), requeue=POLL_SECONDS)
+    stall = storage_stall(snapshot, storage, now) or first_stall(snapshot, now)
+    states = [_accepted_state(), _storage_state(storage), *_unfinished(snapshot, stall)]
+    status = build_status(snapshot, states, now, workers=_workers(snapshot))
+    return Decision(status, _to_suspend(snapshot), requeue=POLL_SECONDS)
 
 
 def _accepted(
@@ -118,10 +122,20 @@ def _accepted(
         if not stored.counts.running or not snapshot.active_jobs:
             over = "Succeeded" if verdict.next is Next.SUCCEEDED else "Failed"
             return _finish(snapshot, states, over, Finding(verdict.reason, verdict.message), now)
-        states += _unfinished(snapshot, None)
-        return Decision(build_status(snapshot, states, now, workers=_workers(snapshot)), requeue=POLL_SECONDS)
+        states += _unfinished(snapshot, first_stall(snapshot, now))
+        status = build_status(snapshot, states, now, workers=_workers(snapshot))
+        return Decision(status, _to_suspend(snapshot), requeue=POLL_SECONDS)
+    if snapshot.is_suspended:
+        status = build_status(
+            snapshot, [*states, *_unfinished(snapshot, None)], now, completionTime=None, workers=_workers(snapshot)
+        )
+        at_rest = not snapshot.active_jobs and not any(group.ending_pods for group in snapshot.groups)
+        calm = RESYNC_SECONDS if at_rest else POLL_SECONDS
+        requeue = _until_limit(stored, study.spec.budget, now, calm)
+        return Decision(status, _to_suspend(snapshot), requeue=requeue)
 
-    plan = make_plan(snapshot, study, storage.secret, verdict.next, image)
+    moved = last_movement(snapshot, now)
+    plan = make_plan(snapshot, study, storage.secret, verdict.next, image, moved)
     if plan.failure:
         others = tuple(
             Ref.to(group.job, "Job")
@@ -129,7 +143,8 @@ def _accepted(
             if group.job and group.is_active and not group.is_failed  # which keeps its logs
         )
         return _finish(snapshot, states, "Failed", plan.failure, now, delete=others)
-    states += _unfinished(snapshot, plan.stall or _first_stall(snapshot, now), will_start=plan.starts_workers)
+    stall = plan.stall or first_stall(snapshot, now) or quiet_stall(snapshot, study.spec, moved, now)
+    states += _unfinished(snapshot, stall, leaving=_leaving(snapshot, study), will_start=plan.starts_workers)
     status = build_status(
         snapshot,
         states,
@@ -163,6 +178,7 @@ def _finish(
     states = [
         *states,
         State("Running", "False", reasons.FINISHED, "the study is over"),
+        State("Suspended", "False", reasons.FINISHED, "the study is over"),
         State("Stalled", "False", reasons.FINISHED, "the study is over"),
         State(over, "True", finding.reason, finding.message),
         State(
@@ -196,35 +212,68 @@ def _storage_state(storage: StorageView) -> State:
     )
 
 
-def _unfinished(snapshot: Snapshot, stall: Finding | None, *, will_start: bool = False) -> list[State]:
-    """The conditions of a study that is not over."""
-    ready = sum(1 for group in snapshot.groups if group.is_ready)
-    active = [group for group in snapshot.groups if group.is_active]
-    if ready:
-        running = State("Running", "True", reasons.TRIALS_RUNNING, f"{ready} of {len(active)} worker groups ready")
-    elif active or will_start:
-        suspended = any(group.is_suspended for group in active)
-        running = State(
-            "Running",
-            "False",
-            reasons.WAITING_FOR_WORKERS,
-            "the Jobs are suspended until they are admitted" if suspended else "no worker group is ready yet",
-        )
-    else:
-        running = State("Running", "False", reasons.NOT_STARTED, "the other conditions say what is missing")
+def _unfinished(
+    snapshot: Snapshot, stall: Finding | None, *, leaving: str = "", will_start: bool = False
+) -> list[State]:
+    """The conditions of a study that is not over.
+
+    Args:
+        leaving: what is to be said of groups that end.
+    """
     return [
-        running,
-        State("Stalled", "True", stall.reason, stall.message)
-        if stall
-        else State("Stalled", "False", reasons.PROGRESSING, "nothing holds the study up"),
+        *(_suspended(snapshot) if snapshot.is_suspended else _at_work(snapshot, stall, leaving, will_start)),
         State("Succeeded", "False", reasons.NOT_FINISHED, "the study is not over"),
         State("Failed", "False", reasons.NOT_FAILED, "the study has not failed"),
     ]
 
 
-def _first_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
-    stalls = (group.stall(now) for group in snapshot.groups)
-    return next((stall for stall in stalls if stall), None)
+def _suspended(snapshot: Snapshot) -> list[State]:
+    ending = sum(group.ending_pods for group in snapshot.groups)
+    rest = f"; {ending} of its pods still end, and hand back what they train" if ending else ""
+    return [
+        State("Running", "False", reasons.SUSPENDED, f"the study is suspended{rest}"),
+        State("Suspended", "True", reasons.SUSPENDED, "set spec.suspend to false, and the study goes on"),
+        State("Stalled", "False", reasons.SUSPENDED, "the study is suspended"),
+    ]
+
+
+def _at_work(snapshot: Snapshot, stall: Finding | None, leaving: str, will_start: bool) -> list[State]:
+    ready = sum(1 for group in snapshot.groups if group.is_ready)
+    active = [group for group in snapshot.groups if group.is_active]
+    if ready:
+        message = f"{ready} of {len(active)} worker groups ready{leaving}"
+        running = State("Running", "True", reasons.TRIALS_RUNNING, message)
+    elif active or will_start:
+        held = any(group.is_held for group in active)
+        message = "the Jobs are suspended until they are admitted" if held else "no worker group is ready yet"
+        running = State("Running", "False", reasons.WAITING_FOR_WORKERS, message)
+    elif any(group.leftovers for group in snapshot.groups):
+        message = "the pods that ran before still end; then others start"
+        running = State("Running", "False", reasons.WAITING_FOR_WORKERS, message)
+    else:
+        running = State("Running", "False", reasons.NOT_STARTED, "the other conditions say what is missing")
+    return [
+        running,
+        State("Suspended", "False", reasons.NOT_SUSPENDED, "the study is not suspended"),
+        State("Stalled", "True", stall.reason, stall.message)
+        if stall
+        else State("Stalled", "False", reasons.PROGRESSING, "nothing holds the study up"),
+    ]
+
+
+def _leaving(snapshot: Snapshot, study: Study) -> str:
+    """Groups that end once their trials have."""
+    wanted, parallelism = revision(study.spec), study.spec.parallelism
+    training = [group for group in snapshot.groups if group.index in snapshot.running_groups]
+    removed = sum(1 for group in training if group.index >= parallelism)
+    renewed = sum(1 for group in training if group.index < parallelism and is_stale(group, wanted))
+    text = f"; {removed} end their trials and leave" if removed else ""
+    return text + (f"; {renewed} end their trials and start again as the study is now" if renewed else "")
+
+
+def _to_suspend(snapshot: Snapshot) -> tuple[Ref, ...]:
+    """Jobs that a suspended study has no more; those that have ended keep their logs."""
+    return snapshot.active_jobs if snapshot.is_suspended else ()
 
 
 def _start_time(snapshot: Snapshot, now: datetime, *, will_start: bool = False) -> str | None:
@@ -236,4 +285,6 @@ def _start_time(snapshot: Snapshot, now: datetime, *, will_start: bool = False) 
 
 def _workers(snapshot: Snapshot, desired: int | None = None) -> dict[str, int]:
     ready = sum(1 for group in snapshot.groups if group.is_ready)
+    if snapshot.is_suspended:
+        desired = 0
     return {"desired": len(snapshot.groups) if desired is None else desired, "ready": ready}

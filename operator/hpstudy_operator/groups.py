@@ -60,6 +60,11 @@ class Group:
         return int(self._annotation(names.ANNOTATION_GENERATION))
 
     @property
+    def revision(self) -> str:
+        """Of the spec that the Job was made from."""
+        return self._annotation(names.ANNOTATION_REVISION, "")
+
+    @property
     def attempt(self) -> int:
         """How often the group was started again."""
         return int(self._annotation(names.ANNOTATION_ATTEMPT))
@@ -80,7 +85,7 @@ class Group:
         return self.job is not None and not self._has("Complete") and not self._has("Failed")
 
     @property
-    def is_suspended(self) -> bool:
+    def is_held(self) -> bool:
         """Held back, by Kueue for example."""
         return bool(self.job and self.job["spec"].get("suspend"))
 
@@ -90,22 +95,37 @@ class Group:
         return self.job is not None and self.ready_pods >= self.job["spec"]["completions"]
 
     @property
-    def kills(self) -> int:
-        """Pods that were killed with SIGKILL, as one is that needs more memory than its limit. The Job replaces them
-        for as long as it exists."""
-        return sum(1 for pod in self._ended_badly() if ended_container(pod)[1]["exitCode"] == EXIT_KILLED)
+    def has_live_pods(self) -> bool:
+        """Whether a process of the group may run."""
+        return any(pod.get("status", {}).get("phase") == "Running" for pod in (*self.pods, *self.leftovers))
+
+    @property
+    def ending_pods(self) -> int:
+        """Pods that have not ended, of this Job and of earlier ones."""
+        return sum(1 for pod in (*self.pods, *self.leftovers) if not has_ended(pod))
+
+    def kills(self, since: datetime | None) -> int:
+        """Pods that were killed with SIGKILL after a moment, as one is that needs more memory than its limit. The Job
+        replaces them for as long as it exists."""
+        ends = (ended_container(pod)[1] for pod in self._ended_badly())
+        killed = (end for end in ends if end["exitCode"] == EXIT_KILLED)
+        return sum(1 for end in killed if since is None or parse_time(end["finishedAt"]) > since)
 
     @property
     def ready_pods(self) -> int:
         """Pods that run."""
         return sum(1 for pod in self.pods if _is_ready(pod))
 
-    def failure(self) -> Finding:
-        """Why the group has failed, from the worker's last words."""
+    def failure(self, kills: int = 0) -> Finding:
+        """Why the group has failed, from the worker's last words.
+
+        Args:
+            kills: of its pods, where they are the reason.
+        """
         if invalid := self._invalid():
             return invalid
         condition = self._condition("Failed") or self._condition("FailureTarget") or {}
-        how = condition.get("message") or condition.get("reason") or f"{self.kills} of its pods were killed"
+        how = condition.get("message") or condition.get("reason") or f"{kills} of its pods were killed"
         message = f"worker group {self.index} failed: {how}"
         last = max(self._ended_badly(), key=lambda pod: str(ended_container(pod)[1]["finishedAt"]), default=None)
         return Finding(reasons.WORKER_GROUP_FAILED, f"{message}; {last_words(last)}" if last else message)
@@ -119,13 +139,13 @@ class Group:
         """Why the group does not run, when it waits for something that may not come by itself."""
         if found := self.waiting():
             return found
-        if not self.is_active or self.is_suspended or self.ready_pods:
+        if not self.is_active or self.is_held or self.ready_pods:
             return None
         if failed := list(self._ended_badly()):
             return Finding(
                 reasons.CONTAINER_FAILED, f"{last_words(failed[-1])}; the Job starts it again, after a growing delay"
             )
-        if not self.pods and self.job and now - _time(self.job["metadata"]["creationTimestamp"]) > POD_PATIENCE:
+        if not self.pods and self.job and now - parse_time(self.job["metadata"]["creationTimestamp"]) > POD_PATIENCE:
             name, namespace = self.job["metadata"]["name"], self.job["metadata"]["namespace"]
             return Finding(
                 reasons.PODS_MISSING,
@@ -145,9 +165,9 @@ class Group:
     def _ended_badly(self) -> Iterator[Resource]:
         return (pod for pod in self.pods if ended_container(pod)[1].get("exitCode") and disruption(pod) is None)
 
-    def _annotation(self, key: str) -> str:
+    def _annotation(self, key: str, otherwise: str = "0") -> str:
         annotations = self.job["metadata"].get("annotations", {}) if self.job else {}
-        return str(annotations.get(key, "0"))
+        return str(annotations.get(key, otherwise))
 
     def _has(self, condition: str) -> bool:
         return self._condition(condition) is not None
@@ -231,5 +251,6 @@ def _parse_verdict(message: str) -> Finding | None:
     return Finding(reason if _CAMEL_CASE.match(reason) else reasons.WORKER_GROUP_FAILED, words)
 
 
-def _time(stamp: str) -> datetime:
+def parse_time(stamp: str) -> datetime:
+    """A time of the API server's."""
     return datetime.fromisoformat(stamp)

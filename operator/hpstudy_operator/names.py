@@ -11,6 +11,8 @@ ANNOTATION_GENERATION = "hpstudy.io/generation"
 """On a Job and the ConfigMap: the study's generation that it was made from."""
 ANNOTATION_VERSION = "hpstudy.io/operator-version"
 """On all that is made for a study: which version of the operator made it."""
+ANNOTATION_REVISION = "hpstudy.io/revision"
+"""On a Job: of what of the spec it was made from (``hpstudy.api.revision``)."""
 ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
 """On a Job: how often the group was started again because its workers ended before the study did."""
 

@@ -21,6 +21,9 @@ from hpstudy_operator.groups import Group, has_ended
 from hpstudy_operator.kube import Kube, Ref, RefusedError, Resource
 from hpstudy_operator.storages import Storages, StorageView
 
+QUIET = timedelta(minutes=30)
+"""Without a trial that starts or ends, after which it is worth a query how long the longest took: data and models are
+loaded within that, and most trials end."""
 LINGER = timedelta(seconds=60)
 """How long a study that is over is still looked at: its workers end by themselves within seconds and keep their logs,
 and a trial that was cut off is handed back within the pods' grace period. After that it costs nothing."""
@@ -71,6 +74,17 @@ class Snapshot:
         return tuple(Ref.to(group.job, "Job") for group in self.groups if group.job and group.is_active)
 
     @property
+    def is_suspended(self) -> bool:
+        """Somebody wants the study to stop for a while; also one that is not valid otherwise."""
+        return bool(self.resource["spec"].get("suspend"))
+
+    @property
+    def running_groups(self) -> frozenset[int]:
+        """Worker groups that train: the storage has running trials of theirs, and there are pods to run them."""
+        stored = self.storage.snapshot.running_groups if self.storage and self.storage.snapshot else frozenset()
+        return frozenset(group.index for group in self.groups if group.index in stored and group.has_live_pods)
+
+    @property
     def is_over(self) -> bool:
         """The study succeeded or failed, as it is now written."""
         return is_over(self.resource)
@@ -119,11 +133,20 @@ def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime) -
         resource=resource,
         study=study,
         invalid=invalid,
-        storage=None if study is None else storages.look(study, int(resource["metadata"]["generation"]), _ends(groups)),
+        storage=None
+        if study is None
+        else storages.look(
+            study, int(resource["metadata"]["generation"]), _ends(groups), with_longest=_is_quiet(resource, now)
+        ),
         groups=groups,
         children=children,
         final=_final(kube, resource, final),
     )
+
+
+def _is_quiet(resource: Resource, now: datetime) -> bool:
+    moved = (resource.get("status") or {}).get("lastTrialTime")
+    return moved is not None and now - datetime.fromisoformat(moved) > QUIET
 
 
 def _parse(kube: Kube, resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:

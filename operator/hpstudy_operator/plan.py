@@ -1,10 +1,12 @@
 """The worker groups as they should be, against those that are."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.names import LABEL_GROUP
+from hpstudy.api.revision import revision
 from hpstudy.api.study import Study
 from hpstudy.api.workers import SecretKey
 from hpstudy.trials.budget import Next
@@ -35,16 +37,19 @@ class Plan:
         return any(child["kind"] == "Job" for child in self.apply)
 
 
-def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, image: str) -> Plan:
+def make_plan(
+    snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, image: str, moved: datetime | None
+) -> Plan:
     """Plan the worker groups of a study that is not over.
 
     Args:
         secret: with the URL of the storage.
         next_: what the budget says: ASK or WAIT.
         image: of the workers, for a template that names none.
+        moved: when a trial last started or ended; None: none ever has.
     """
     plan = Plan()
-    trials = snapshot.storage.snapshot.counts.total if snapshot.storage and snapshot.storage.snapshot else 0
+    wanted = revision(study.spec)
     groups = {group.index: group for group in snapshot.groups}
     config_map = builders.build_config_map(snapshot.resource)
     _apply_if_different(plan, snapshot, config_map, in_use=_is_of_generation(snapshot, config_map))
@@ -56,23 +61,27 @@ def make_plan(snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, 
             plan.stall = plan.stall or taken
             continue
         _apply_if_different(plan, snapshot, service, in_use=group.is_active)
-        if not trials and group.kills > builders.BACKOFF_LIMIT:
-            # Before any trial: what all of them share does not fit, and no failed trial will ever end the study.
-            plan.failure = plan.failure or group.failure()
+        if (kills := group.kills(moved)) > builders.BACKOFF_LIMIT:
+            # Between trials: what all of them share does not fit, and no failed trial will ever end the study.
+            plan.failure = plan.failure or group.failure(kills)
             continue
-        attempt = _attempt_to_start(plan, snapshot, group, next_)
-        if attempt is not None:
-            if group.job is not None:
-                plan.delete.append(Ref.to(group.job, "Job"))
+        attempt = _attempt_to_start(plan, snapshot, group, next_, wanted)
+        if attempt is None:
+            continue
+        if group.job is not None:
+            plan.delete.append(Ref.to(group.job, "Job"))
+        if not group.has_live_pods:  # two pods of one rank must not meet
             plan.apply.append(
-                builders.build_worker_job(snapshot.resource, index, image=image, storage=secret, attempt=attempt)
+                builders.build_worker_job(
+                    snapshot.resource, index, image=image, storage=secret, revision=wanted, attempt=attempt
+                )
             )
     _remove_surplus(plan, snapshot, study.spec.parallelism)
     plan.stall = plan.stall or name_taken(snapshot, "ConfigMap", names.best_name(study.metadata.name))
     return plan
 
 
-def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next) -> int | None:
+def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next, wanted: str) -> int | None:
     """Which attempt of the group to start now; None when there is nothing to start. A failed group fails the plan."""
     outdated = group.job is not None and group.generation != snapshot.generation
     if group.job is None:
@@ -85,6 +94,8 @@ def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next)
         plan.failure = plan.failure or group.failure()
         return None
     if group.is_complete:
+        if group.has_live_pods:
+            return None
         # Trials of other groups that fill the budget may still fail; without such a group nobody would notice.
         if next_ is Next.WAIT and snapshot.active_jobs:
             return None
@@ -98,18 +109,27 @@ def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next)
             " does not have its trials: check that the workers and the operator use the same database",
         )
         return None
-    if outdated and not group.ready_pods and group.waiting():
-        return 0  # it waits for something that the new template may have mended
+    if is_stale(group, wanted) and group.index not in snapshot.running_groups:
+        return 0  # one that trains ends its trial, and then itself
     return None
 
 
+def is_stale(group: Group, wanted: str) -> bool:
+    """Whether a group was made from another spec, in what it cannot take on while it runs.
+
+    Args:
+        wanted: the revision of the spec as it is now.
+    """
+    return group.revision not in {"", wanted}
+
+
 def _remove_surplus(plan: Plan, snapshot: Snapshot, parallelism: int) -> None:
-    """Groups beyond the parallelism, which was lowered."""
+    """Groups beyond the parallelism, which was lowered. One that trains ends its trial first."""
     for (kind, _), child in snapshot.children.items():
         if not names.is_owned(child, snapshot.resource) or kind not in {"Job", "Service"}:
             continue
         group = child["metadata"].get("labels", {}).get(LABEL_GROUP, "")
-        if group.isdigit() and int(group) >= parallelism:
+        if group.isdigit() and int(group) >= parallelism and int(group) not in snapshot.running_groups:
             plan.delete.append(Ref.to(child, kind))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hpstudy.api.names import AGENT_VARIABLE, GRACE_VARIABLE, STORAGE_URL_VARIABLE
+from hpstudy.api.names import AGENT_VARIABLE, GRACE_VARIABLE, REVISION_VARIABLE, STORAGE_URL_VARIABLE
 from hpstudy_operator import command_pod, names
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import invalid, list_of, object_of, worker_container
@@ -12,6 +12,7 @@ _VARIABLES = {
     STORAGE_URL_VARIABLE: "a study's own storage is spec.storage.secretRef",
     GRACE_VARIABLE: "set terminationGracePeriodSeconds of the pod",
     AGENT_VARIABLE: "the operator sets it",
+    REVISION_VARIABLE: "the operator sets it",
 }
 
 

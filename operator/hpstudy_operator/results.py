@@ -167,7 +167,7 @@ def _look(before: Record, final: Group) -> Record:
             return _end(record, "Succeeded", None, condition.get("lastTransitionTime"))
         if condition["status"] == "True" and condition["type"] == "Failed":
             return _end(record, "Failed", _failure(final, condition), condition.get("lastTransitionTime"))
-    if final.is_suspended:
+    if final.is_held:
         return {**record, "state": "Pending", "message": "the Job is suspended until it is admitted"}
     if status.get("ready") or status.get("succeeded"):
         record["state"] = "Running"

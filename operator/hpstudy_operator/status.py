@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from hpstudy.api.status import StudyStatus
+from hpstudy.api.status import StudyStatus, TrialCounts
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.reading import StudySnapshot
-from hpstudy_operator.conditions import State, merge
+from hpstudy_operator.conditions import State, merge, timestamp
 from hpstudy_operator.observe import Snapshot
 
 _FROM_STORAGE = (
@@ -38,10 +38,23 @@ def build_status(snapshot: Snapshot, states: Iterable[State], now: datetime, **f
         for key in _FROM_STORAGE:
             status.pop(key, None)
         status |= _trials(snapshot.storage.snapshot, snapshot.study.spec)
+        if moved := last_movement(snapshot, now):
+            status["lastTrialTime"] = timestamp(moved)
     status |= fields
     status["observedGeneration"] = snapshot.generation
     status["conditions"] = merge(snapshot.status.get("conditions", []), states, snapshot.generation, now)
     return {key: value for key, value in status.items() if value is not None}
+
+
+def last_movement(snapshot: Snapshot, now: datetime) -> datetime | None:
+    """When a trial last started or ended, by the operator's clock and as often as it looks; None: none ever has. The
+    storage has times too, but those are of many machines' clocks and time zones."""
+    stored = snapshot.storage.snapshot if snapshot.storage else None
+    known = snapshot.status.get("trials") or TrialCounts().model_dump()
+    if stored is not None and stored.counts.model_dump() != known:
+        return now
+    recorded = snapshot.status.get("lastTrialTime")
+    return datetime.fromisoformat(recorded) if recorded else None
 
 
 def _trials(stored: StudySnapshot, spec: StudySpec) -> dict[str, Any]:

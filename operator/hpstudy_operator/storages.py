@@ -76,7 +76,9 @@ class Storages:
         """Begin to follow what is looked at."""
         self._poller.start()
 
-    def look(self, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StorageView:
+    def look(
+        self, study: Study, generation: int, ends: Mapping[int, PodEnd], *, with_longest: bool = False
+    ) -> StorageView:
         """Prepare the storage where that is needed, tell the workers what they cannot know, and read the study.
 
         Preparing is part of looking: nothing can be decided before the storage is there, and it changes nothing that
@@ -84,6 +86,7 @@ class Storages:
 
         Args:
             ends: how the latest pod of each worker group ended.
+            with_longest: read how long the longest trial took, which is seldom of use.
         """
         namespace = study.metadata.namespace
         reference = study.spec.storage.secret_ref if study.spec.storage else TENANT_SECRET
@@ -101,7 +104,7 @@ class Storages:
                 f"--from-literal={reference.key}=postgresql://user:password@host:5432/database",
             )
         try:
-            snapshot = self._read(url, study, generation, ends)
+            snapshot = self._read(url, study, generation, ends, with_longest)
         except StorageUnreachableError as error:
             return StorageView(
                 reference,
@@ -147,7 +150,9 @@ class Storages:
         for listener in listeners:
             listener.close()
 
-    def _read(self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd]) -> StudySnapshot:
+    def _read(
+        self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool
+    ) -> StudySnapshot:
         if parse_url(url).get_backend_name() == "sqlite":
             raise InvalidStudyError(
                 reasons.STORAGE_UNREACHABLE,
@@ -157,7 +162,7 @@ class Storages:
             database = self._databases.setdefault(url, Database(url, self._tenants))
             database.used = time.monotonic()
         self._make_room(database)
-        snapshot = database.look(study, generation, ends)
+        snapshot = database.look(study, generation, ends, with_longest)
         self._follow(url, database, study.metadata)
         return snapshot
 

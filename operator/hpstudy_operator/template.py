@@ -11,7 +11,13 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.names import CHECKPOINTS_FOLDER, DEFAULT_GRACE_SECONDS, GRACE_VARIABLE, STORAGE_URL_VARIABLE
+from hpstudy.api.names import (
+    CHECKPOINTS_FOLDER,
+    DEFAULT_GRACE_SECONDS,
+    GRACE_VARIABLE,
+    REVISION_VARIABLE,
+    STORAGE_URL_VARIABLE,
+)
 from hpstudy.api.workers import SecretKey
 
 CONTAINER = "worker"
@@ -42,6 +48,8 @@ class WorkerPod:
     subdomain: str
     config_map: str
     storage: SecretKey
+    revision: str = ""
+    """Of the spec that the pod is made from."""
     checkpoints: Mapping[str, Any] | None = None
     """Volume for them."""
 
@@ -123,6 +131,8 @@ def _worker(user: Mapping[str, Any], pod: WorkerPod, grace: Any) -> dict[str, An
         *list_of(container, "env"),
         {"name": STORAGE_URL_VARIABLE, "valueFrom": url},
         {"name": GRACE_VARIABLE, "value": str(grace)},
+        # Not an argument: an image with an older runner ignores it.
+        *([{"name": REVISION_VARIABLE, "value": pod.revision}] if pod.revision else []),
     ]
     ports = list_of(container, "ports")
     if not any(port.get("containerPort") == PORT for port in ports):

@@ -290,6 +290,7 @@ class TestOnceStarted:
             ({"constraints": [{"metric": "loss", "max": 1}]}, "constraints"),
             ({"warmStartFrom": [{"study": "other"}]}, "warmStartFrom"),
             ({"checkpoints": {"url": "s3://bucket"}}, "checkpoints"),
+            ({"storage": {"secretRef": {"name": "other"}}}, "storage"),
         ],
     )
     def test_what_the_trials_depend_on_cannot_change(self, started: Team, spec: dict[str, Any], words: str) -> None:
@@ -307,6 +308,18 @@ class TestOnceStarted:
         }
         started.kubectl.patch("hps", "reviews", {"spec": change})
         assert started.study()["spec"]["budget"]["maxTrials"] == 99
+
+    def test_suspend_sampler_and_shape_can(self, started: Team) -> None:
+        change = {"suspend": True, "sampler": {"name": "RandomSampler"}, "trialTimeout": "1h", "workers": {"nodes": 2}}
+        started.kubectl.patch("hps", "reviews", {"spec": change})
+
+    def test_a_trial_may_be_corrected_until_there_are_results_to_compare_with(self, started: Team) -> None:
+        started.api.patch("hpstudies", started.namespace, "reviews", {"status": {"trials": {"failed": 2, "total": 2}}})
+        started.kubectl.patch("hps", "reviews", {"spec": {"trial": {"function": "corrected:objective"}}})
+        started.api.patch("hpstudies", started.namespace, "reviews", {"status": {"trials": {"pruned": 1}}})
+        with pytest.raises(KubectlError, match="trial cannot change once trials have finished"):
+            started.kubectl.patch("hps", "reviews", {"spec": {"trial": {"function": "other:objective"}}})
+        started.kubectl.patch("hps", "reviews", {"spec": {"parallelism": 3}})
 
     def test_before_the_start_everything_can(self, team: Team) -> None:
         create(team, study())

@@ -3,7 +3,7 @@
 from typing import Any
 
 CODE = """
-import time
+import os, time
 import torch, torch.distributed as dist
 import hpstudy
 
@@ -66,6 +66,21 @@ def steady(trial):
         time.sleep(1)
         trial.report(trial.params["x"] ** 2, step)
     return trial.params["x"] ** 2
+
+def counted(trial):
+    # Six steps with a checkpoint after each; the first trial does not come beyond the third.
+    state = trial.checkpoint_dir / "state"
+    begin = int(state.read_text()) if state.exists() else 0
+    for step in range(begin + 1, 7):
+        time.sleep(600 if trial.number == 0 and step == 4 else 0)
+        state.write_text(str(step))
+        trial.report({"loss": trial.params["x"] ** 2}, step)
+    return {"loss": trial.params["x"] ** 2, "begun_after": begin}
+
+def versioned(trial):
+    # Takes a while, and says with which image and environment it ran.
+    time.sleep(20)
+    return {"loss": trial.params["x"] ** 2, "version": int(os.environ["VERSION"])}
 
 def space(trial):
     kind = trial.suggest_categorical("kind", ["narrow", "wide"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 
+from hpstudy.api.names import REVISION_VARIABLE
 from hpstudy.api.study import Study
 from hpstudy.storage.opening import open_storage
 from hpstudy.worker.supervisor import Worker
@@ -47,9 +48,8 @@ def _pod(
     os.environ["HPSTUDY_TERMINATION_LOG"] = str(output / f"refusal-{node}")
     # As on machines of their own, where no node sees another's files.
     output = output / f"node-{node}" if OWN_FOLDERS in environment else output
-    worker = Worker(
-        given, "study", url, folder=home, output=output, group=index, node=node, coordinator=coordinator, gpus=gpus
-    )
+    where: dict[str, Any] = {"folder": home, "output": output, "group": index, "node": node, "coordinator": coordinator}
+    worker = Worker(given, "study", url, **where, revision=environment.get(REVISION_VARIABLE, ""), gpus=gpus)
     raise SystemExit(worker.run())
 
 

@@ -178,6 +178,22 @@ def test_another_search_space_is_refused(storage_url: str) -> None:
         pass
 
 
+def test_what_a_trial_is_may_be_corrected_until_there_are_results(storage_url: str) -> None:
+    form = {"task": "text-classification", "model": {"config": {"model_type": "bert"}}, "dataset": {"csv": "a.csv"}}
+
+    def with_epochs(epochs: int) -> StudySpec:
+        objectives = [{"metric": "f1", "direction": "maximize"}]
+        return spec(trial={"transformers": {**form, "arguments": {"num_train_epochs": epochs}}}, objectives=objectives)
+
+    storage = open_storage(storage_url)
+    open_study(storage, NAME, with_epochs(1)).ask()
+    open_study(storage, NAME, with_epochs(2)).tell(0, 0.5)
+    open_study(storage, NAME, with_epochs(2))
+    with pytest.raises(InvalidStudyError, match="trial changed, and study 'study' has results of the old one"):
+        open_study(storage, NAME, with_epochs(3))
+    storage.engine.dispose()
+
+
 def broken_gamma(trials: int) -> int:
     raise ValueError(trials)
 

@@ -22,7 +22,13 @@ _IMMUTABLE_IF_GIVEN = {
     "constraints": "constraints",
     "warmStartFrom": "warmStartFrom",
     "checkpoints": "checkpoints",
+    "storage": "storage",
 }
+_FINISHED = " || ".join(
+    f"(has(oldSelf.status.trials.{state}) && oldSelf.status.trials.{state} > 0)" for state in ("complete", "pruned")
+)
+_NO_RESULTS = f"!has(oldSelf.status) || !has(oldSelf.status.trials) || !({_FINISHED})"
+"""A trial that was wrong may be corrected until there are values that others would be compared with."""
 
 
 def crd() -> dict[str, Any]:
@@ -63,6 +69,13 @@ def crd() -> dict[str, Any]:
                 "message": f"{words} cannot change once the study has started; make a new study",
             }
             for field, words in _IMMUTABLE_IF_GIVEN.items()
+        ]
+        + [
+            {
+                "rule": f"{_NO_RESULTS} || self.spec.trial == oldSelf.spec.trial",
+                "message": "trial cannot change once trials have finished, whose values those of another kind would be"
+                " compared with; make a new study",
+            }
         ],
     }
     return {

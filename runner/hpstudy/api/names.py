@@ -12,6 +12,9 @@ LABEL_FINAL = "hpstudy.io/on-success-of"
 STORAGE_URL_VARIABLE = "HPSTUDY_STORAGE_URL"
 """Where a worker finds the URL of the storage: the environment, filled from a Secret, never an argument."""
 
+REVISION_VARIABLE = "HPSTUDY_REVISION"
+"""Of what of the spec a worker group was made from, in the environment of its processes."""
+
 CHECKPOINTS_FOLDER = "/checkpoints"
 """Where worker pods mount the volume of ``checkpoints``."""
 

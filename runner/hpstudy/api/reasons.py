@@ -59,6 +59,12 @@ TRIALS_RUNNING = "TrialsRunning"
 NOT_STARTED = "NotStarted"
 """Something has to be mended before workers start; see the other conditions."""
 FINISHED = "Finished"
+"""The study is over."""
+
+# Suspended, and Running and Stalled of a suspended study
+SUSPENDED = "Suspended"
+"""spec.suspend is true: no worker group runs."""
+NOT_SUSPENDED = "NotSuspended"
 
 # Stalled
 PROGRESSING = "Progressing"
@@ -70,6 +76,10 @@ NAME_TAKEN = "NameTaken"
 """An object of a name that the study needs belongs to something else."""
 CONTAINER_FAILED = "ContainerFailed"
 """A worker container cannot be started, or keeps ending."""
+NO_TRIAL_STARTED = "NoTrialStarted"
+"""Worker groups are ready, and none has asked for a trial in a long time."""
+TRIALS_OVERDUE = "TrialsOverdue"
+"""No trial has started or ended for many times as long as the longest took."""
 
 # Succeeded, Failed
 GOAL_REACHED = "GoalReached"

@@ -12,14 +12,14 @@ MAX_BEST_TRIALS = 10
 MAX_FRONT_TRIALS = 50
 """Trials of the Pareto front listed for several; paretoFrontSize tells the true size."""
 
-CONDITION_TYPES = ("Accepted", "StorageReady", "Running", "Stalled", "Succeeded", "Failed")
+CONDITION_TYPES = ("Accepted", "StorageReady", "Running", "Suspended", "Stalled", "Succeeded", "Failed")
 
 
 class Condition(ApiModel):
     """As metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Accepted, StorageReady, Running, Stalled, Succeeded or Failed."""
+    """Accepted, StorageReady, Running, Suspended, Stalled, Succeeded or Failed."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(max_length=1024)]
@@ -104,9 +104,11 @@ class StudyStatus(ApiModel):
         list[Condition],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = Field(default_factory=list)
-    """Accepted, StorageReady, Running, Stalled, Succeeded, Failed."""
+    """Accepted, StorageReady, Running, Suspended, Stalled, Succeeded, Failed."""
     trials: TrialCounts = TrialCounts()
     """Trials by state."""
+    last_trial_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When a trial last started or ended, as the operator saw it."""
     progress: str | None = None
     """Trials that count against the budget, of how many (12/20)."""
     objectives: str | None = None

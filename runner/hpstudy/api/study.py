@@ -199,6 +199,9 @@ class StudySpec(ApiModel):
     goes; a storage that cannot be reached for ten minutes keeps it."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Seconds after which the HPStudy is deleted once it has succeeded or failed. Absent: it stays."""
+    suspend: StrictBool = False
+    """Stops the worker groups and frees what they hold; false again, and the study goes on. A trial that was running
+    starts from its last checkpoint, or else anew."""
 
     rules = (
         Rule(

@@ -130,7 +130,7 @@ def worker(
 ) -> int:
     """The process of a worker pod; started by the operator and by ``hpstudy run``."""
     from hpstudy.api.load import read_manifest
-    from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
+    from hpstudy.api.names import REVISION_VARIABLE, STORAGE_URL_VARIABLE, stored_study_name
     from hpstudy.linux import die_with_parent
     from hpstudy.trials.events import Events
     from hpstudy.worker.supervisor import Worker
@@ -150,6 +150,7 @@ def worker(
         group=group,
         node=int(os.environ.get("JOB_COMPLETION_INDEX", "0")),
         coordinator=coordinator,
+        revision=os.environ.get(REVISION_VARIABLE, ""),
         events=Events(events),
         gpus=gpus,
     ).run()

@@ -40,6 +40,8 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
         InvalidStudyError: the study cannot run as written, or another process runs it.
     """
     study = _local(read_manifest(manifest))
+    if study.spec.suspend:
+        raise InvalidStudyError(reasons.INVALID_SPEC, "suspend: the study is suspended; set it to false to run it")
     check_algorithms(study.spec)
     output, url = place_of(study, output, storage)
     output.mkdir(parents=True, exist_ok=True)

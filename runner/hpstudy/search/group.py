@@ -10,6 +10,7 @@ from typing import Self
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
+from hpstudy.api.names import REVISION_VARIABLE
 from hpstudy.api.study import StudySpec
 
 _STUDY = "HPSTUDY_STUDY"
@@ -44,6 +45,8 @@ class GroupEnvironment:
     """Descriptor of the pipe to whoever watches the study."""
     gpus: int = 0
     """That the group holds."""
+    revision: str = ""
+    """Of what the group was made from, where an operator made it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
@@ -65,6 +68,7 @@ class GroupEnvironment:
                 driver=environment[_DRIVER],
                 events=int(environment[_EVENTS]) if _EVENTS in environment else None,
                 gpus=int(environment[_GPUS]),
+                revision=environment.get(REVISION_VARIABLE, ""),
             )
         except (KeyError, ValueError) as error:
             raise InvalidStudyError(
@@ -85,6 +89,7 @@ class GroupEnvironment:
             _DRIVER: self.driver,
             _GPUS: str(self.gpus),
             **({} if self.events is None else {_EVENTS: str(self.events)}),
+            REVISION_VARIABLE: self.revision,
         }
 
     def spec(self) -> StudySpec:

@@ -61,6 +61,8 @@ class Plan:
     group: int = 0
     driver: str = ""
     """Address of the worker group's, where there is one."""
+    revision: str = ""
+    """Of what the worker group was made from, where an operator made it."""
     events: Events = Events()  # noqa: RUF009  stateless without a pipe
     """Where a worker group tells of its trials; by itself a script logs them."""
     gpus: int = 0
@@ -185,6 +187,7 @@ def plan_in_group(
         group=environment.group,
         driver=environment.driver,
         gpus=environment.gpus,
+        revision=environment.revision,
         events=Events(environment.events),
         hp_space=hp_space if spec.backend == "optuna" else None,
     )

@@ -105,6 +105,10 @@ class Session:
                 task = self._ranks.share(self._next)
                 if task is None:
                     break
+                if "leave" in task:
+                    _log.info("the worker group leaves: %s", task["leave"])
+                    # What the script does with the best trial is for when there is one.
+                    raise SystemExit(0)
                 self._run_trial(task, clean)
                 index += 1
             found = self._ranks.share(self._best)
@@ -117,7 +121,14 @@ class Session:
             plan = self._plan = _continue(plan)
         suggest = self._suggest if plan.hp_space is not None else None
         loop = TrialLoop(
-            plan.spec, plan.url, plan.name, plan.group, suggest=suggest, sampler=plan.sampler, pruner=plan.pruner
+            plan.spec,
+            plan.url,
+            plan.name,
+            plan.group,
+            suggest=suggest,
+            sampler=plan.sampler,
+            pruner=plan.pruner,
+            revision=plan.revision,
         )
         verbosity = optuna.logging.get_verbosity()
         self._loop = stack.enter_context(loop)
@@ -141,7 +152,7 @@ class Session:
         return dict(values)
 
     def _next(self) -> dict[str, Any] | None:
-        """On rank zero: the next trial, None where there is none."""
+        """On rank zero: the next trial, or why the group leaves; None where the search is over."""
         assert self._loop is not None
         while self._deadline is None or time.monotonic() < self._deadline:
             self._given = None
@@ -157,6 +168,8 @@ class Session:
                 given.on_all_ranks(self._ask_more)
                 self._given = given
                 return {"number": assigned.number, "values": assigned.parameters, "known": given.describe()}
+            if assigned.next is Next.LEAVE:
+                return {"leave": assigned.message}
             if assigned.next is Next.FAILED:
                 raise SearchFailedError(assigned.message)
             if assigned.next is not Next.WAIT:

@@ -38,6 +38,8 @@ METRICS = PREFIX + "metrics"
 """All metrics of the trial by name, the ones that are not optimised among them."""
 SPEC = PREFIX + "spec"
 """On the study: the part of the spec that its trials depend on."""
+TRIAL = PREFIX + "trial"
+"""On the study: what its trials are."""
 METRIC_NAMES = PREFIX + "metric-names"
 """On the study: metrics of the objectives, in order."""
 STOPPED = PREFIX + "stopped"
@@ -80,9 +82,12 @@ class Failure(StrEnum):
     """Its worker was told to stop."""
     LOST = "lost"
     """Its worker is gone."""
+    SUSPENDED = "suspended"
+    """Its worker was told to stop because the study is suspended or changed: somebody wanted it, so that it runs again
+    however often that happens."""
 
 
-WORKER_ENDED = frozenset({Failure.PREEMPTED, Failure.LOST})
+WORKER_ENDED = frozenset({Failure.PREEMPTED, Failure.LOST, Failure.SUSPENDED})
 """No fault of the trial: one that runs again counts as preempted."""
 
 

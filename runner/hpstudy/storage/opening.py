@@ -219,6 +219,7 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
         if changed or stored is None:
             study.set_user_attr(attributes.METRIC_NAMES, [objective.metric for objective in spec.objectives])
             study.set_user_attr(attributes.SPEC, frozen)
+        _keep_trial(study, spec)
         if spec.warm_start_from and attributes.SEEDED not in study.user_attrs:
             find_sources(storage, name, spec)  # afterwards they may go
     return study
@@ -228,6 +229,30 @@ def _frozen(part: dict[str, Any]) -> dict[str, Any]:
     """Of the objectives neither goal nor reference, which no trial depends on."""
     objectives = [{key: objective[key] for key in ("metric", "direction")} for objective in part["objectives"]]
     return {**part, "objectives": objectives}
+
+
+def _keep_trial(study: optuna.Study, spec: StudySpec) -> None:
+    """Record what a trial is, which may be corrected until there are values that others would be compared with.
+
+    Raises:
+        InvalidStudyError: it is another one now, and there are.
+    """
+    # Without defaults: a field that a newer version has is no change.
+    trial = json.loads(spec.trial.model_dump_json(by_alias=True, exclude_defaults=True))
+    stored = study.user_attrs.get(attributes.TRIAL)
+    if stored == trial:
+        return
+    if stored is not None and any(_has_ended(trial) for trial in study.get_trials(deepcopy=False)):
+        raise InvalidStudyError(
+            reasons.SPEC_CHANGED,
+            f"trial changed, and study {study.study_name!r} has results of the old one: undo the change or give the "
+            "study another name",
+        )
+    study.set_user_attr(attributes.TRIAL, trial)
+
+
+def _has_ended(trial: optuna.trial.FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and attributes.TAKEN_FROM not in trial.user_attrs
 
 
 def _has_run(trial: optuna.trial.FrozenTrial) -> bool:

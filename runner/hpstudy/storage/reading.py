@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from sqlalchemy import text
+from sqlalchemy import DateTime, text
 from sqlalchemy.engine import Connection
 
 from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
@@ -60,6 +60,10 @@ class StudySnapshot(Tally):
     """With several objectives: trials on the front."""
     hypervolume: float | None = None
     """Between the front and the objectives' references, where all have one."""
+    running_groups: frozenset[int] = frozenset()
+    """Worker groups with running trials."""
+    longest: float | None = None
+    """Seconds that the longest of the latest trials took, where it was asked for."""
     weighted: BestTrial | None = None
     """With several objectives and ``scalarize``: the trial of the front that is best by that."""
 
@@ -98,6 +102,18 @@ _LAST_FAILURE = text(
     order by t.datetime_complete desc, t.number desc limit 1
     """
 )
+_LATEST = 1000
+"""Trials of which the longest is looked for."""
+_DURATIONS = text(
+    """
+    select t.datetime_start, t.datetime_complete from trials t
+    join studies s on s.study_id = t.study_id
+    left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
+    where s.study_name = :study and t.state in ('COMPLETE', 'PRUNED') and w.trial_id is null
+        and t.datetime_start is not null
+    order by t.number desc limit :limit
+    """
+).columns(datetime_start=DateTime, datetime_complete=DateTime)
 
 
 def read_tally(connection: Connection, study: str, spec: StudySpec) -> Tally:
@@ -207,3 +223,9 @@ def read_from(connection: Connection, study: str, spec: StudySpec, known: StudyS
         hypervolume=best.hypervolume,
         weighted=best.weighted,
     )
+
+
+def longest_trial(connection: Connection, study: str) -> float | None:
+    """Seconds that the longest of the latest trials took that ended with values or were pruned; None: there is none."""
+    rows = connection.execute(_DURATIONS, {"study": study, "taken": attributes.TAKEN_FROM, "limit": _LATEST})
+    return max(((ended - begun).total_seconds() for begun, ended in rows), default=None)

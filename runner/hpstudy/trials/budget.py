@@ -26,6 +26,8 @@ class Next(Enum):
     FAILED = auto()
     """Too many trials failed, or the time was over before one was complete. That may still change as long as trials
     run."""
+    LEAVE = auto()
+    """The study goes on without this group, or with it made anew."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from hpstudy.storage.limits import record_of
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
 from hpstudy.storage.reading import Stop, Tally, read_tally
+from hpstudy.storage.settings import Settings
 from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
@@ -66,6 +67,7 @@ class TrialLoop:
         sampler, pruner: objects, in place of those that the study names.
         output: folder of a run on this machine, for a study that names no place for its checkpoints.
         clock: the time, with a time zone.
+        revision: of what the group was made from, where an operator made it.
 
     Raises on entering:
         InvalidStudyError: sampler, pruner or space cannot be made, or the stored study is another.
@@ -83,11 +85,13 @@ class TrialLoop:
         pruner: optuna.pruners.BasePruner | None = None,
         output: Path | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        revision: str = "",
     ) -> None:
         self._clock = clock
         self._given_suggest, self._given_sampler, self._given_pruner = suggest, sampler, pruner
         self._spec = spec
         self._output = output
+        self._revision = revision
         self._url = url
         self._name = name
         self._group = group
@@ -223,6 +227,8 @@ class TrialLoop:
         verdict = judge(tally, self._spec.budget, self._clock())
         if verdict.reason in USED_UP and tally.limit is None:  # so that a clock that is behind does not disagree
             self.study.set_user_attr(attributes.LIMIT, record_of(verdict.reason, self._spec.budget))
+        if verdict.next in (Next.ASK, Next.WAIT) and (why := self._unwanted(tally.settings)):
+            return Verdict(Next.LEAVE, message=why)
         if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
             return verdict
         sampler = hooks(self.study.sampler)
@@ -236,6 +242,9 @@ class TrialLoop:
         basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
         self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
         return Verdict(Next.SUCCEEDED, stop.reason, stop.message)
+
+    def _unwanted(self, settings: Settings | None) -> str | None:
+        return None if settings is None else settings.unwanted(self._group, self._revision)
 
     def _tally(self) -> Tally:
         """How the study stands; from here on the spec is what the operator says it is now."""
@@ -327,7 +336,9 @@ class TrialLoop:
         if outcome.failure is None and (place := self._checkpoints.place(number)):
             self._storage.set_trial_user_attr(trial_id, attributes.CHECKPOINT, place)
         if outcome.failure is not None:
-            self._tally()
+            tally = self._tally()
+            if outcome.failure is Failure.PREEMPTED and (why := self._unwanted(tally.settings)):
+                outcome = replace(outcome, failure=Failure.SUSPENDED, message=why)
             continues = self._checkpoints.newest(trial)
             return fail_trial(self.study, trial, outcome, self._spec.retries, continues=continues, began=began)
         if outcome.pruned:

@@ -13,6 +13,8 @@ def has_retry(failure: Failure, earlier: Sequence[Failure], retries: Retries) ->
         earlier: how the earlier runs of the same parameters ended. Each class has its own limit: a trial that was
             preempted three times may still be lost.
     """
+    if failure is Failure.SUSPENDED:
+        return True
     limit: int = getattr(retries, failure.name.lower())
     return earlier.count(failure) < limit
 

@@ -105,7 +105,8 @@ class Driver(Leader):
             elif assigned.next is Next.WAIT or self._attempts:  # how those in hand end may change the answer
                 self._ask_at = time.monotonic() + _WAIT_SECONDS
             else:
-                self._events.emit("finished", reason=assigned.reason, message=assigned.message)
+                event = "leaving" if assigned.next is Next.LEAVE else "finished"
+                self._events.emit(event, reason=assigned.reason, message=assigned.message)
                 self._ask_at = None
 
     def _can_start(self) -> bool:

@@ -115,7 +115,8 @@ class ScriptDriver(Leader):
             if failures and standing.verdict.next in (Next.ASK, Next.WAIT):
                 self._give_up_on(launch.cause, failures)
         verdict = standing.verdict
-        self._events.emit("finished", reason=verdict.reason, message=verdict.message)
+        event = "leaving" if verdict.next is Next.LEAVE else "finished"
+        self._events.emit(event, reason=verdict.reason, message=verdict.message)
 
     def _give_up_on(self, cause: Cause | None, failures: int) -> None:
         """Judge a script that ended and finished no trial.

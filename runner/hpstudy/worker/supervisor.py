@@ -69,6 +69,8 @@ class Worker:
     """host:port of node 0, as the other nodes resolve it."""
     gpus: int | None = None
     """That the pod holds; absent: those that torch sees."""
+    revision: str = ""
+    """Of what the group was made from, where an operator made it."""
     events: Events = Events()  # noqa: RUF009  stateless without a pipe
 
     def run(self) -> int:
@@ -229,6 +231,7 @@ class _Supervisor:
                 driver=self._local,
                 events=worker.events.descriptor,
                 gpus=self._held * self._spec.workers.nodes,
+                revision=worker.revision,
             )
             return run_script, (self._form, run, environment)
         function = run_session if self._spec.workers.isolation == "inline" else run_rank
@@ -307,7 +310,14 @@ def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     from hpstudy.worker.script_driver import ScriptDriver
 
     spec = worker.study.spec
-    loop = TrialLoop(spec, worker.storage_url, worker.stored_name, worker.group, output=worker.output)
+    loop = TrialLoop(
+        spec,
+        worker.storage_url,
+        worker.stored_name,
+        worker.group,
+        output=worker.output,
+        revision=worker.revision,
+    )
     try:
         if spec.trial.script is not None:
             ScriptDriver(spec, loop, servers, key, worker.events).run()

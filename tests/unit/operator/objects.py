@@ -5,6 +5,7 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.load import parse_study
+from hpstudy.api.revision import revision
 from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.workers import SecretKey
 from hpstudy.storage.reading import Stop, StudySnapshot
@@ -66,7 +67,8 @@ def job(
     **metadata: Any,
 ) -> dict[str, Any]:
     """The Job of a group, as the API server returns it; ``condition`` is Complete or Failed."""
-    made = builders.build_worker_job(resource, group, image=IMAGE, storage=SECRET, attempt=attempt)
+    of = revision(parse_study(resource).spec)
+    made = builders.build_worker_job(resource, group, image=IMAGE, storage=SECRET, revision=of, attempt=attempt)
     made["metadata"] |= {
         "uid": f"job-{group}-{attempt}",
         "creationTimestamp": (NOW - timedelta(seconds=age)).isoformat(),
@@ -119,6 +121,8 @@ def stored(
     warm_start: WarmStartCounts | None = None,
     stop: Stop | None = None,
     sampler: str | None = None,
+    training: tuple[int, ...] = (),
+    longest: float | None = None,
     **counts: int,
 ) -> StorageView:
     """A storage that is ready and has these trials."""
@@ -132,6 +136,8 @@ def stored(
         sampler=sampler,
         warm_start=warm_start,
         hypervolume=hypervolume,
+        running_groups=frozenset(training),
+        longest=longest,
     )
     return StorageView(SECRET, reasons.STORAGE_READY, "the storage is ready", snapshot)
 

@@ -48,6 +48,15 @@ def test_an_event_tells_what_changed_and_nothing_twice(before: State | None, aft
     assert bool(changes(old, merge(old, [after], 1, NOW))) is told
 
 
+def test_two_conditions_that_change_for_one_reason_are_one_event() -> None:
+    running = merge(
+        [], [State("Running", "True", "TrialsRunning"), State("Suspended", "False", "NotSuspended")], 1, EARLIER
+    )
+    both = [State("Running", "False", "Suspended", "2 pods end"), State("Suspended", "True", "Suspended", "go on")]
+    (change,) = changes(running, merge(running, both, 2, NOW))
+    assert change.state.message == "2 pods end"
+
+
 @pytest.mark.parametrize(
     ("state", "warning"),
     [

@@ -195,8 +195,8 @@ class TestStalled:
         assert "suspended" in message(decision, "Running")
 
     def test_a_corrected_template_replaces_a_job_that_cannot_start(self) -> None:
-        resource = study(generation=2)
-        stuck = job(resource, generation=1)
+        stuck = job(study())
+        resource = study(generation=2, workers={"template": {"spec": {"containers": [{"image": "right:1"}]}}})
         decision = decided(observed(resource, stuck, pods=(waiting_pod(stuck, "ErrImagePull", PULL),)))
         assert deleted(decision) == [("Job", "reviews-0")]
         assert applied(decision) == [("Job", "reviews-0")]

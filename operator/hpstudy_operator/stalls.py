@@ -1,0 +1,84 @@
+"""What holds a study up that is not over, in the words of who does."""
+
+from datetime import datetime, timedelta
+
+from hpstudy.api import reasons
+from hpstudy.api.study import StudySpec
+from hpstudy_operator.groups import Finding, parse_time
+from hpstudy_operator.observe import QUIET, Snapshot
+from hpstudy_operator.storages import StorageView
+
+STORAGE_PATIENCE = timedelta(seconds=60)
+"""A database that is away for less holds nothing up: workers try again, and most trials take longer."""
+TIMEOUT_PATIENCE = timedelta(minutes=10)
+"""After trialTimeout a driver ends its trial within seconds; then the next is asked for, or a pod is replaced."""
+LONGEST_TIMES = 5
+"""A trial may well take several times as long as any before it (ten epochs after two); five times, and a look at its
+log is worth the while."""
+
+
+def first_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
+    """What the pods of a worker group wait for."""
+    stalls = (group.stall(now) for group in snapshot.groups)
+    return next((stall for stall in stalls if stall), None)
+
+
+def storage_stall(snapshot: Snapshot, storage: StorageView, now: datetime) -> Finding | None:
+    """A storage that has not been ready for a while."""
+    since = _since(snapshot, "StorageReady", "False")
+    if since is None or now - since < STORAGE_PATIENCE:
+        return None
+    return Finding(storage.reason, storage.message)
+
+
+def quiet_stall(snapshot: Snapshot, spec: StudySpec, moved: datetime | None, now: datetime) -> Finding | None:
+    """Workers that are ready while no trial starts or ends.
+
+    Args:
+        moved: when one last did.
+    """
+    ready = _since(snapshot, "Running", "True")
+    stored = snapshot.storage.snapshot if snapshot.storage else None
+    if ready is None or stored is None or not any(group.is_ready for group in snapshot.groups):
+        return None
+    quiet = now - max(ready, moved or ready)
+    if not stored.counts.running:
+        if quiet < QUIET:
+            return None
+        return Finding(
+            reasons.NO_TRIAL_STARTED,
+            f"the workers are ready, and none has asked for a trial for {_words(QUIET)} or more: they may still load"
+            f" their data, or hang; {_logs(snapshot)}",
+        )
+    if spec.trial_timeout is not None:
+        limit = timedelta(seconds=spec.trial_timeout.seconds) + TIMEOUT_PATIENCE
+        expected = f"trialTimeout is {spec.trial_timeout}"
+    elif stored.longest is not None:
+        limit = max(QUIET, LONGEST_TIMES * timedelta(seconds=stored.longest))
+        expected = f"the longest so far took {_words(timedelta(seconds=stored.longest))}"
+    else:
+        return None  # nobody knows how long a trial takes
+    if quiet < limit:
+        return None
+    advice = "" if spec.trial.script is not None else "; trialTimeout ends trials that hang"
+    return Finding(
+        reasons.TRIALS_OVERDUE,
+        f"no trial has started or ended for {_words(limit)} or more, and {expected}: {_logs(snapshot)}{advice}",
+    )
+
+
+def _logs(snapshot: Snapshot) -> str:
+    metadata = snapshot.resource["metadata"]
+    return f"see kubectl -n {metadata['namespace']} logs -l hpstudy.io/study={metadata['name']}"
+
+
+def _since(snapshot: Snapshot, kind: str, status: str) -> datetime | None:
+    """Since when a condition has been as it is."""
+    conditions = snapshot.status.get("conditions", [])
+    found = next((c for c in conditions if c["type"] == kind and c["status"] == status), None)
+    return parse_time(found["lastTransitionTime"]) if found else None
+
+
+def _words(length: timedelta) -> str:
+    minutes = round(length.total_seconds() / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

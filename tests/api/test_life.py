@@ -1,0 +1,249 @@
+"""Studies that are suspended, and changed while they run: a real API server and Job controller, a real PostgreSQL, the
+worker's own loop. The test is the kubelet."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hpstudy.api.load import parse_study
+from hpstudy.api.names import REVISION_VARIABLE, stored_study_name
+from hpstudy.storage.attributes import Failure
+from hpstudy.trials.budget import Next, Verdict
+from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.outcome import Outcome
+from tests.api.harness import CALM, QUIET, Resource, Team, eventually, study
+
+NEW_IMAGE = {"template": {"spec": {"containers": [{"name": "worker", "image": "new:1"}]}}}
+
+
+@contextmanager
+def worker(served: Team, group: int = 0) -> Iterator[TrialLoop]:
+    """As the driver in pod 0 of the group that the Job made."""
+    container = served.job(f"reviews-{group}")["spec"]["template"]["spec"]["containers"][0]
+    (revision,) = [each["value"] for each in container["env"] if each["name"] == REVISION_VARIABLE]
+    made = parse_study({**served.study(), "status": {}})
+    name = stored_study_name(made.metadata)
+    with TrialLoop(made.spec, served.secret(), name, group, revision=revision) as loop:
+        yield loop
+
+
+def take(loop: TrialLoop) -> Assignment:
+    assigned = loop.next()
+    assert isinstance(assigned, Assignment), assigned
+    return assigned
+
+
+def complete(loop: TrialLoop, trial: Assignment) -> None:
+    loop.tell(trial, Outcome(values=(0.5,)))
+
+
+def until_told_to_leave(loop: TrialLoop) -> str:
+    """The settings are written in the pass that sees the change."""
+    verdict = eventually(lambda: verdict if (verdict := loop.verdict()).next is Next.LEAVE else None, "told to leave")
+    assert isinstance(verdict, Verdict)
+    return verdict.message
+
+
+def running(served: Team, *jobs: str) -> None:
+    for job in jobs:
+        served.run_pods(job)
+    served.until("Running", "True")
+
+
+def uid(served: Team, job: str = "reviews-0") -> str:
+    return str(served.job(job)["metadata"]["uid"])
+
+
+def show_running(served: Team, count: int) -> None:
+    """Wait until the operator has seen so many trials run."""
+    served.poke()
+    served.kubectl("wait", "hps/reviews", f"--for=jsonpath={{.status.trials.running}}={count}", "--timeout=60s")
+
+
+def stays_as_it_is(served: Team) -> None:
+    """Assert that passes write nothing here. Other namespaces do not count: those of earlier tests may still go."""
+
+    def found() -> Any:
+        return served.status(), {key: value for key, value in served.versions().items() if key[0] != "hpstudies"}
+
+    served.poke()
+    before = eventually(lambda: seen if (seen := found()) == (time.sleep(CALM), found())[1] else None, "calm")
+    deadline = time.monotonic() + QUIET
+    while time.monotonic() < deadline:
+        served.poke()
+        time.sleep(CALM)
+    assert found() == before
+
+
+def test_a_suspended_study_gives_everything_back_and_goes_on_with_the_same_trial(served: Team) -> None:
+    served.apply(study(retries={"preempted": 0}, budget={"maxTrials": 1, "maxFailedTrials": 0}))
+    running(served, "reviews-0")
+    with worker(served) as loop:
+        trial = take(loop)
+        show_running(served, 1)
+        served.edit({"suspend": True})
+        suspended = served.until("Suspended", "True", "Suspended")
+        assert "set spec.suspend to false" in suspended["message"]
+        served.until_names("jobs")
+        # The pod gets SIGTERM; its driver hands the trial back.
+        loop.tell(trial, Outcome(failure=Failure.PREEMPTED, message="the worker was told to stop"))
+    served.until_names("pods")
+    served.poke()
+    served.kubectl("wait", "hps/reviews", "--for=jsonpath={.status.trials.preempted}=1", "--timeout=60s")
+    eventually(lambda: served.condition("Running").get("message") == "the study is suspended", "the end of the pods")
+    for kind in ("Running", "Stalled", "Succeeded", "Failed"):
+        assert served.condition(kind)["status"] == "False"
+    assert served.status()["workers"] == {"desired": 0, "ready": 0}
+    started = served.status()["startTime"]
+    stays_as_it_is(served)
+
+    served.edit({"suspend": False})
+    served.until("Suspended", "False", "NotSuspended")
+    running(served, "reviews-0")
+    with worker(served) as loop:
+        again = take(loop)
+        assert (again.parameters, again.continues) == (trial.parameters, trial.number)
+        complete(loop, again)
+    served.poke()
+    served.until("Succeeded", "True")
+    assert served.status()["startTime"] == started
+    events = [event["reason"] for event in served.api.list("events", served.namespace)]
+    assert (events.count("Suspended"), events.count("NotSuspended")) == (1, 1)
+
+
+def test_a_study_that_is_made_suspended_waits(served: Team) -> None:
+    served.apply(study(suspend=True))
+    served.until("Suspended", "True")
+    served.until("StorageReady", "True")
+    assert served.condition("Accepted")["status"] == "True"
+    assert served.names("jobs") == []
+    stays_as_it_is(served)
+    served.edit({"suspend": False})
+    served.job()
+
+
+def test_a_group_that_is_removed_ends_its_trial_first(served: Team) -> None:
+    served.apply(study(parallelism=3))
+    running(served, "reviews-0", "reviews-1", "reviews-2")
+    with worker(served, 0) as kept, worker(served, 1) as removed:
+        take(kept)
+        trial = take(removed)
+        show_running(served, 2)
+        served.edit({"parallelism": 1})
+        served.until_names("jobs", "reviews-0", "reviews-1")  # 2 had nothing to do
+        assert "1 end their trials and leave" in served.until("Running", "True")["message"]
+        assert until_told_to_leave(removed) == "the study has fewer worker groups now"
+        served.poke()
+        stays_as_it_is(served)
+        complete(removed, trial)
+    served.end_pods(0, job="reviews-1")
+    served.until_names("jobs", "reviews-0")
+    served.until_names("services", "reviews-0")
+    served.poke()
+    eventually(lambda: served.status()["trials"]["complete"] == 1, "the trial counts")
+    assert served.status()["trials"]["preempted"] == 0
+
+
+def test_a_group_that_is_wanted_after_all_goes_on_or_starts_again(served: Team) -> None:
+    served.apply(study(parallelism=2))
+    running(served, "reviews-0", "reviews-1")
+    with worker(served, 1) as loop:
+        trial = take(loop)
+        show_running(served, 1)
+        first = uid(served, "reviews-1")
+        served.edit({"parallelism": 1})
+        until_told_to_leave(loop)
+        served.edit({"parallelism": 2})
+        eventually(lambda: loop.verdict().next is Next.ASK, "wanted again")
+        complete(loop, trial)
+        trial = take(loop)
+        assert uid(served, "reviews-1") == first
+        show_running(served, 1)
+        served.edit({"parallelism": 1})
+        until_told_to_leave(loop)
+        complete(loop, trial)
+    served.edit({"parallelism": 2})
+    served.end_pods(0, job="reviews-1")  # it had left already
+    eventually(lambda: uid(served, "reviews-1") != first, "another Job")
+    assert served.condition("Failed")["status"] == "False"
+
+
+def test_a_new_image_is_for_new_trials(served: Team) -> None:
+    served.apply(study(parallelism=2))
+    running(served, "reviews-0", "reviews-1")
+    first = [uid(served, job) for job in ("reviews-0", "reviews-1")]
+    with worker(served, 0) as loop:
+        trial = take(loop)
+        show_running(served, 1)
+        served.edit({"workers": NEW_IMAGE})
+        eventually(lambda: uid(served, "reviews-1") != first[1], "the other group, which trained nothing")
+        assert until_told_to_leave(loop) == "the study has changed: the group starts again"
+        assert uid(served, "reviews-0") == first[0]
+        complete(loop, trial)
+    served.end_pods(0)
+    made = eventually(lambda: None if uid(served) == first[0] else served.job(), "a Job of the new image")
+    assert image(made) == image(served.job("reviews-1")) == "new:1"
+    assert made["metadata"]["annotations"]["hpstudy.io/attempt"] == "0"
+    running(served, "reviews-0")
+    with worker(served, 0) as loop:
+        take(loop)
+
+
+def image(job: Resource) -> str:
+    return str(job["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+@pytest.mark.parametrize(
+    "spec", [{"budget": {"maxTrials": 50}}, {"retries": {"oom": 2}}, {"parallelism": 2}, {"budget": {"maxTrials": 3}}]
+)
+def test_what_workers_take_on_restarts_nothing(served: Team, spec: dict[str, Any]) -> None:
+    served.apply(study())
+    running(served, "reviews-0")
+    before = uid(served)
+    with worker(served) as loop:
+        served.edit(spec)
+        served.until("Accepted", "True")
+        stays_as_it_is(served)
+        assert uid(served) == before
+        assert loop.verdict().next is Next.ASK
+
+
+def test_a_lowered_budget_is_not_overshot(served: Team) -> None:
+    served.apply(study(budget={"maxTrials": 10}))
+    running(served, "reviews-0")
+    with worker(served) as loop:
+        complete(loop, take(loop))
+        trial = take(loop)
+        served.edit({"budget": {"maxTrials": 2}})
+        eventually(lambda: loop.verdict().next is Next.WAIT, "the new budget")
+        complete(loop, trial)
+        ended = loop.next()
+    assert isinstance(ended, Verdict)
+    assert ended.next is Next.SUCCEEDED
+    served.poke()
+    served.until("Succeeded", "True", "MaxTrialsReached")
+    assert served.status()["progress"] == "2/2"
+
+
+def test_a_study_that_succeeded_goes_on_with_a_raised_budget(served: Team) -> None:
+    served.apply(study(budget={"maxTrials": 1}))
+    running(served, "reviews-0")
+    served.complete(0.5)
+    served.end_pods(0)
+    served.until("Succeeded", "True")
+    status = served.status()
+    served.edit({"budget": {"maxTrials": 2}})
+    going = served.until("Succeeded", "False", "NotFinished")
+    assert going["lastTransitionTime"] >= status["completionTime"]
+    assert "completionTime" not in served.status()
+    assert served.status()["startTime"] == status["startTime"]
+    running(served, "reviews-0")
+    served.complete(0.6)
+    served.end_pods(0)
+    served.until("Succeeded", "True")
+    assert served.status()["completionTime"] >= status["completionTime"]
+    reasons = [event["reason"] for event in served.api.list("events", served.namespace)]
+    assert reasons.count("MaxTrialsReached") == 2
