@@ -112,7 +112,6 @@ class Deletion:
         reference = (spec.get("storage") or {}).get("secretRef") or TENANT_SECRET.model_dump()
         secret = self._kube.get("Secret", namespace, reference["name"])
         if "storage" not in spec and (secret is None or is_provided(secret)):
-            # As administrator: a namespace that is deleted may lose its Secret first.
             self._tenants.remove_study(namespace, stored)
             return
         url = secret_value(secret, reference.get("key", TENANT_SECRET.key)) if secret else None

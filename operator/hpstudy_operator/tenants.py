@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 
 from hpstudy.api.study import Metadata
@@ -73,7 +73,7 @@ class Tenants:
         with self._owning:
             secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
             if secret is None:
-                self._kube.create(self._secret(namespace, secrets.token_urlsafe(_PASSWORD_BYTES), owners))
+                self._kube.create(self._secret(namespace, _new_password(), owners))
                 # Read again: somebody else may have been faster, and there must be one password.
                 secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
                 if secret is None:
@@ -81,7 +81,7 @@ class Tenants:
             stored = secret_value(secret, TENANT_SECRET.key)
             if not is_provided(secret):
                 return stored
-            password = _password(stored) or secrets.token_urlsafe(_PASSWORD_BYTES)
+            password = _password(stored) or _new_password()
             wanted = self._url(namespace, password)
             known = secret["metadata"].get("ownerReferences", [])
             missing = [owner for owner in owners if owner["uid"] not in {other["uid"] for other in known}]
@@ -121,7 +121,10 @@ class Tenants:
         return True
 
     def remove_study(self, namespace: str, name: str) -> None:
-        """Remove a study from the schema of a namespace, with the administrator's rights: its Secret may be gone.
+        """Remove a study from the schema of a namespace, as the namespace's role: what people have put into their
+        schema (a trigger, say) runs in the session, and one that an administrator began can always set its role back.
+
+        With a namespace that is deleted the Secret may be gone: then the role gets another password.
 
         Args:
             name: of the study in the storage.
@@ -129,13 +132,19 @@ class Tenants:
         Raises:
             StorageUnreachableError: the database does not answer.
         """
-        schema = tenant_name(namespace)
-        engine = open_engine(self._admin.render_as_string(hide_password=False))
+        secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
+        stored = None if secret is None else secret_value(secret, TENANT_SECRET.key)
+        password = _password(stored) or _new_password()
+        url = self._url(namespace, password)
+        with self._administrator() as connection, connection.cursor() as cursor:
+            cursor.execute("select 1 from pg_namespace where nspname = %s", (tenant_name(namespace),))
+            if cursor.fetchone() is None:
+                return
+        self.provision(namespace, url)
+        engine = open_engine(url)
         try:
             with storage_errors(), engine.begin() as connection:
-                if inspect(connection).has_table("studies", schema=schema):
-                    connection.execute(text(f'set local role "{schema}"'))
-                    connection.execute(text(f'set local search_path to "{schema}"'))
+                if inspect(connection).has_table("studies"):
                     remove_study(connection, name)
         finally:
             engine.dispose()
@@ -211,6 +220,10 @@ def _statements(cursor: Any, name: str, verifier: str) -> Iterator[tuple[str, tu
 def is_provided(secret: Resource) -> bool:
     """Whether the operator made the Secret."""
     return bool(secret["metadata"].get("labels", {}).get(LABEL_MANAGED_BY) == FIELD_MANAGER)
+
+
+def _new_password() -> str:
+    return secrets.token_urlsafe(_PASSWORD_BYTES)
 
 
 def _password(url: str | None) -> str:

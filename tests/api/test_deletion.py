@@ -136,6 +136,23 @@ def test_a_namespace_that_is_deleted_does_not_wait_for_its_secret(served: Team, 
     served.api.create_namespace(served.namespace)  # for the fixture, which deletes it
 
 
+def test_a_trigger_of_the_namespace_gets_no_more_rights_than_its_role(served: Team, database: Postgres) -> None:
+    started(served, deletionPolicy="Delete")
+    role = tenant_name(served.namespace)
+    statements = f"""
+        set role "{role}"; set search_path to "{role}";
+        create function rise() returns trigger language plpgsql as $$ begin
+            begin reset role; execute 'alter role "{role}" createrole'; exception when others then null; end;
+            return old; end $$;
+        create trigger rise before delete on studies for each row execute function rise();
+    """
+    database.sql(statements)
+    delete(served)
+    until_gone(served)
+    assert stored(served, database) == []
+    assert database.sql(f"select rolcreaterole from pg_roles where rolname = '{role}'") == "f"
+
+
 def own_storage(team: Team, database: Postgres) -> dict[str, object]:
     url = database.create_database(team.namespace)
     team.kubectl("create", "secret", "generic", "own", f"--from-literal=url={url}")

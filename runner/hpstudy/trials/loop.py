@@ -21,7 +21,6 @@ from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.samplers.choice import settle_sampler
 from hpstudy.samplers.hooks import ContinuingPruner, hooks
-from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
@@ -32,6 +31,7 @@ from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_
 from hpstudy.storage.reading import Stop, Tally, read_tally
 from hpstudy.storage.settings import Settings
 from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
+from hpstudy.trials.enough import Enough
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.metrics import record_metrics
@@ -109,8 +109,7 @@ class TrialLoop:
         if self._given_sampler is None:
             self._spec = self._patiently(self._settle_sampler)
         self.study = self._patiently(lambda: study_view(self.study, self._storage, self._spec, self._space))
-        self._stop_rule = StopRule(self._spec.stop_when) if self._spec.stop_when else None
-        self._considered = self._patiently(self._first_to_consider)
+        self._enough = self._patiently(lambda: Enough(self.study, self._spec))
         trials = self._patiently(lambda: len(self.study.get_trials(deepcopy=False)))
         self.study.sampler = self._given_sampler or build_sampler(
             self._spec, self._space, group=self._group, trials=trials
@@ -258,36 +257,12 @@ class TrialLoop:
         with self._locks.holding(self._budget_lock):
             seed_study(self.study, self._storage, self._spec, self._space)
 
-    def _stop_if_enough(self) -> None:
-        """Ask ``stopWhen``, whenever there are more trials to judge by. Not under the lock: it may fit a model."""
-        if self._stop_rule is None:
-            return
-        complete = len(own_trials(self.study))
-        if complete == self._considered or self._judge().next is not Next.ASK:
-            return
-        if self._stop_rule.is_met(self.study):
-            message = f"enough after {complete} complete trials: stopWhen"
-            basis = {"stopWhen": self._stop_when(), "maxTrials": self._spec.budget.max_trials}
-            record = {"reason": reasons.STOP_CONDITION_MET, "message": message, **basis}
-            self.study.set_user_attr(attributes.STOPPED, record)
-        self._considered = complete
-
-    def _first_to_consider(self) -> int:
-        """Trials that ``stopWhen`` is not asked about: where it said enough of them, and then maxTrials was raised, it
-        is asked again after the next."""
-        stopped = self.study.user_attrs.get(attributes.STOPPED, {})
-        raised = stopped.get("stopWhen") == self._stop_when() and stopped.get("maxTrials", 0)
-        return len(own_trials(self.study)) if raised and raised < self._spec.budget.max_trials else 0
-
-    def _stop_when(self) -> Any:
-        return self._spec.stop_when and self._spec.stop_when.model_dump(mode="json", by_alias=True)
-
     def _settle_sampler(self) -> StudySpec:
         with self._locks.holding(self._budget_lock):
             return settle_sampler(self.study, self._spec, self._space)
 
     def _ask(self, gpus: int, sharing: int) -> Assignment | Verdict:
-        self._stop_if_enough()
+        self._enough.look(self._spec, goes_on=lambda: self._judge().next is Next.ASK)
         # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
         # under it too shows every group's sampler the points of all others.
         with self._locks.holding(self._budget_lock):
