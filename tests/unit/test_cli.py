@@ -30,6 +30,7 @@ from tests.support.builders import manifest, spec, study
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
+TRIAL = {"function": "mine:objective"}
 CODE = """
 import time
 def objective(trial):
@@ -49,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, **fields: Any) -> Path:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(manifest("mine", **{"trial": {"function": "mine:objective"}, **fields})))
+    path.write_text(yaml.safe_dump(manifest("mine", **{"trial": TRIAL, **fields})))
     return path
 
 
@@ -222,6 +223,7 @@ def test_a_study_that_is_over_says_why_and_what_it_reached(folder: Path, monkeyp
             "minTrials": 2,
         },
         "sampler": {"name": "RandomSampler"},
+        "trial": TRIAL,
     }
     url = f"sqlite:///{folder / 's.db'}"
     for name, more in (("small", {}), ("mine", {"warmStartFrom": [{"study": "small"}]})):
@@ -277,7 +279,11 @@ def render(display: Display) -> str:
 
 def test_a_study_without_a_trial_within_its_constraints_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    fields: dict[str, Any] = {"constraints": [{"metric": "size", "max": 30}], "budget": {"maxTrials": 1}}
+    fields: dict[str, Any] = {
+        "constraints": [{"metric": "size", "max": 30}],
+        "budget": {"maxTrials": 1},
+        "trial": TRIAL,
+    }
     url = f"sqlite:///{folder / 's.db'}"
     study = spec(**fields)
     with TrialLoop(study, url, "mine") as loop:
