@@ -50,6 +50,8 @@ def until_told_to_leave(loop: TrialLoop) -> str:
 def running(served: Team, *jobs: str) -> None:
     for job in jobs:
         served.run_pods(job)
+        # The Job controller takes a second to count them, which would be taken for a write of the operator's.
+        eventually(lambda job=job: served.job(job)["status"].get("ready"), f"a ready pod of {job}")  # type: ignore[misc]
     served.until("Running", "True")
 
 
@@ -205,6 +207,9 @@ def test_what_workers_take_on_restarts_nothing(served: Team, spec: dict[str, Any
     before = uid(served)
     with worker(served) as loop:
         served.edit(spec)
+        if groups := spec.get("parallelism"):
+            running(served, f"reviews-{groups - 1}")
+            eventually(lambda: served.status()["workers"] == {"desired": groups, "ready": groups}, "another group")
         served.until("Accepted", "True")
         stays_as_it_is(served)
         assert uid(served) == before
@@ -234,12 +239,13 @@ def test_a_study_that_succeeded_goes_on_with_a_raised_budget(served: Team) -> No
     served.complete(0.5)
     served.end_pods(0)
     served.until("Succeeded", "True")
-    status = served.status()
+    status, before = served.status(), uid(served)
     served.edit({"budget": {"maxTrials": 2}})
     going = served.until("Succeeded", "False", "NotFinished")
     assert going["lastTransitionTime"] >= status["completionTime"]
     assert "completionTime" not in served.status()
     assert served.status()["startTime"] == status["startTime"]
+    eventually(lambda: uid(served) != before, "another Job")
     running(served, "reviews-0")
     served.complete(0.6)
     served.end_pods(0)

@@ -30,15 +30,9 @@ def versioned(name: str, version: int, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
-    """A namespace in which the studies run side by side."""
+    """A namespace with what the studies share."""
     with cluster.namespace() as namespace:
-        namespace.apply(
-            code(),
-            CLAIM,
-            study("paused", function="counted", checkpoints=PLACE, budget={"maxTrials": 2}, retries={"preempted": 0}),
-            versioned("scaled", 1, parallelism=2, budget={"maxTrials": 6}),
-            versioned("renewed", 1, budget={"maxTrials": 3}),
-        )
+        namespace.apply(code(), CLAIM)
         yield namespace
 
 
@@ -56,6 +50,9 @@ def ends(kubectl: Kubectl, target: str) -> list[dict[str, Any]]:
 
 
 def test_a_suspended_study_holds_no_pods_and_its_trial_goes_on_from_its_checkpoint(kubectl: Kubectl) -> None:
+    kubectl.apply(
+        study("paused", function="counted", checkpoints=PLACE, budget={"maxTrials": 2}, retries={"preempted": 0})
+    )
     eventually(lambda: '"number": 0, "step": 3' in _log(kubectl, "job/paused-0"), "the third step")
     kubectl.patch("hps", "paused", {"spec": {"suspend": True}})
     kubectl.wait("hps/paused", "condition=Suspended", timeout=60)
@@ -73,6 +70,7 @@ def test_a_suspended_study_holds_no_pods_and_its_trial_goes_on_from_its_checkpoi
 
 
 def test_a_group_that_is_removed_ends_its_trial_which_counts(kubectl: Kubectl) -> None:
+    kubectl.apply(versioned("scaled", 1, parallelism=2, budget={"maxTrials": 6}))
     kubectl.wait("hps/scaled", "jsonpath={.status.trials.running}=2", timeout=300)
     kubectl.patch("hps", "scaled", {"spec": {"parallelism": 1}})
     kubectl.wait("job/scaled-1", "delete", timeout=180)
@@ -90,6 +88,7 @@ def test_a_group_that_is_removed_ends_its_trial_which_counts(kubectl: Kubectl) -
 
 
 def test_a_new_template_is_for_new_trials_only(kubectl: Kubectl) -> None:
+    kubectl.apply(versioned("renewed", 1, budget={"maxTrials": 3}))
     kubectl.wait("hps/renewed", "jsonpath={.status.trials.running}=1", timeout=300)
     before = kubectl.get("job", "renewed-0")["metadata"]["uid"]
     kubectl.apply(versioned("renewed", 2, budget={"maxTrials": 3}))
