@@ -1,7 +1,6 @@
 """What the tests of samplers share."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +21,3 @@ def migrations_are_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_VersionManager, "_create_alembic_script", once)
         yield
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A database in a file."""
-    return f"sqlite:///{tmp_path / 'study.db'}"
