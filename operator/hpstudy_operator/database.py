@@ -129,9 +129,9 @@ class Database:
         """Follow a study no longer."""
         self._followed.pop(stored, None)
 
-    def close(self, *, wait: bool = True) -> None:
-        """Give the connection back; what is known stays. Without ``wait``, not while it is used."""
-        if self._lock.acquire(blocking=wait):
+    def close(self, wait: float = 0.0) -> None:
+        """Give the connection back; what is known stays. Not while it is used, for which it waits so many seconds."""
+        if self._lock.acquire(timeout=wait):
             try:
                 self._disconnect()
             finally:

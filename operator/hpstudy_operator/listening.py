@@ -48,9 +48,13 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
 
+    def end(self) -> None:
+        """Tell it to stop listening."""
+        self._closed.set()
+
     def close(self) -> None:
         """Stop listening, within a moment."""
-        self._closed.set()
+        self.end()
         self._thread.join(2 * _TURN)
 
     def _run(self) -> None:

@@ -32,6 +32,7 @@ in the place of its tables, views and triggers, must never run in a session of t
 MAX_LISTENERS = 16
 """Databases that are listened to at most, one connection each; the operator's own is one for all namespaces, and the
 others are polled."""
+_PATIENCE = 2.0  # seconds; a poll takes milliseconds, an attempt to connect up to ten seconds
 _TURN = 0.5
 """Seconds between two looks at which storages are due to be polled."""
 
@@ -135,18 +136,21 @@ class Storages:
                 if database in idle and not database.is_followed and not database.is_open:
                     del self._databases[url]
         for database in idle:
-            database.close(wait=False)
+            database.close()
         for listener in unused:
             listener.close()
 
     def close(self) -> None:
-        """Close everything."""
+        """Close everything, within seconds: what a poll still uses goes with the process."""
         self._closing.set()
         with self._guard:
             databases, self._databases = list(self._databases.values()), {}
             listeners, self._listeners = list(self._listeners.values()), {}
+        deadline = time.monotonic() + _PATIENCE
         for database in databases:
-            database.close()
+            database.close(max(0.0, deadline - time.monotonic()))
+        for listener in listeners:
+            listener.end()
         for listener in listeners:
             listener.close()
 
@@ -171,7 +175,7 @@ class Storages:
         with self._guard:
             others = [database for database in self._databases.values() if database.is_open and database is not coming]
         for database in sorted(others, key=lambda d: d.used)[: max(0, len(others) + 1 - MAX_OPEN)]:
-            database.close(wait=False)
+            database.close()
 
     def _follow(self, url: str, database: Database, study: Metadata) -> None:
         key, word = (study.namespace, study.name), word_of(study.uid)
