@@ -1,4 +1,4 @@
-"""What the tests of samplers share."""
+"""What the tests of the packages share."""
 
 from collections.abc import Iterator
 from typing import Any
