@@ -347,6 +347,20 @@ class Team:
             for resource in resources
         }
 
+    def stays_as_it_is(self) -> None:
+        """Assert that passes change nothing here. Other namespaces do not count: an earlier test's may still go."""
+
+        def found() -> Any:
+            return self.status(), {key: value for key, value in self.versions().items() if key[0] != "hpstudies"}
+
+        self.poke()
+        before = eventually(lambda: seen if (seen := found()) == (time.sleep(CALM), found())[1] else None, "calm")
+        deadline = time.monotonic() + QUIET
+        while time.monotonic() < deadline:
+            self.poke()
+            time.sleep(CALM)
+        assert found() == before
+
     def stays_quiet(self, name: str = "reviews") -> None:
         """Assert that passes are made and nothing is applied, not even what would change nothing."""
         before = -1

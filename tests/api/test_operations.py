@@ -142,7 +142,7 @@ def test_an_upgrade_leaves_what_runs_alone(away: Replicas, team: Team) -> None:
 
     new = away("new", variant="next", HPSTUDY_RUNNER_IMAGE="runner:new")
     new.start()
-    team.stays_quiet()
+    team.stays_as_it_is()
     study_ = ("hpstudies", "reviews")
     assert {**team.versions(), study_: ""} == {**before, study_: ""}
 
