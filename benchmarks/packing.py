@@ -9,20 +9,14 @@ from the start of its first trial to the end of its last; imports and data come 
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from benchmarks.reviews import read_reviews, run_study
 from benchmarks.stored import Recorded, read
 from benchmarks.tables import print_table, save
 
-REPOSITORY = Path(__file__).parents[1]
-MANIFEST = REPOSITORY / "examples" / "reviews.yaml"
 STUDY = "packing"
 RANDOM_TRIALS = 10
 """After which TPESampler looks at results."""
@@ -44,21 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(trials: int, trials_per_pod: Any) -> Recorded:
-    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text())
+    manifest = read_reviews()
     manifest["metadata"]["name"] = STUDY
     spec = manifest["spec"]
     spec["budget"] = {"maxTrials": trials}
     spec["workers"] = {"trialsPerPod": trials_per_pod}
-    dataset = spec["trial"]["transformers"]["dataset"]
-    dataset["csv"] = str(MANIFEST.parent / dataset["csv"])
     with tempfile.TemporaryDirectory(prefix="hpstudy-bench-") as folder:
-        path = Path(folder, "study.yaml")
-        path.write_text(yaml.safe_dump(manifest))
-        command = [sys.executable, "-m", "hpstudy.cli.main", "run", str(path), "--output", folder]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-        return read(f"sqlite:///{folder}/study.db", STUDY)
+        return read(run_study(manifest, folder), STUDY)
 
 
 def _show(runs: dict[str, list[Recorded]], trials: int) -> None:

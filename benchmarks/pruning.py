@@ -7,23 +7,17 @@ spread over seeds is the noise.
 """
 
 import argparse
-import copy
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import TrialState
 
+from benchmarks.reviews import read_reviews, run_study
 from benchmarks.tables import print_table, save
 from hpstudy.storage.opening import open_storage
 
-REPOSITORY = Path(__file__).parents[1]
-MANIFEST = REPOSITORY / "examples" / "reviews.yaml"
 EPOCHS, ROWS = 12, 4000
 PRUNERS: dict[str, dict[str, Any] | None] = {
     "no pruner": None,
@@ -58,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _manifest(pruner: dict[str, Any] | None, seed: int, trials: int, processes: int) -> dict[str, Any]:
-    manifest: dict[str, Any] = copy.deepcopy(yaml.safe_load(MANIFEST.read_text()))
+    manifest = read_reviews()
     spec = manifest["spec"]
     spec["sampler"] = {"name": "TPESampler", "options": {"seed": seed}}
     if pruner:
@@ -66,7 +60,7 @@ def _manifest(pruner: dict[str, Any] | None, seed: int, trials: int, processes: 
     del spec["searchSpace"]["parameters"]["num_train_epochs"]
     spec["budget"] = {"maxTrials": trials}
     transformers = spec["trial"]["transformers"]
-    transformers["dataset"] |= {"csv": str(MANIFEST.parent / transformers["dataset"]["csv"]), "maxRows": ROWS}
+    transformers["dataset"] |= {"maxRows": ROWS}
     transformers["arguments"] |= {"num_train_epochs": EPOCHS}
     spec["workers"] = {"processesPerNode": processes, "trialsPerPod": 1}
     return manifest
@@ -74,13 +68,7 @@ def _manifest(pruner: dict[str, Any] | None, seed: int, trials: int, processes: 
 
 def _run(manifest: dict[str, Any]) -> list[optuna.trial.FrozenTrial]:
     with tempfile.TemporaryDirectory(prefix="hpstudy-bench-") as folder:
-        path = Path(folder, "study.yaml")
-        path.write_text(yaml.safe_dump(manifest))
-        command = [sys.executable, "-m", "hpstudy.cli.main", "run", str(path), "--output", folder]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-        storage = open_storage(f"sqlite:///{folder}/study.db")
+        storage = open_storage(run_study(manifest, folder))
         try:
             return optuna.load_study(study_name=manifest["metadata"]["name"], storage=storage).trials
         finally:

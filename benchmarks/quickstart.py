@@ -19,17 +19,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from benchmarks.bare_search import STUDY_NAME
+from benchmarks.reviews import MANIFEST, REPOSITORY, read_reviews, run_command
 from benchmarks.stored import Recorded, read
 from benchmarks.tables import print_table, save
 from hpstudy.api.load import read_manifest
 
-REPOSITORY = Path(__file__).parents[1]
-MANIFEST = REPOSITORY / "examples" / "reviews.yaml"
 HPSTUDY, BARE = "hpstudy run", "Trainer.hyperparameter_search"
 
 
@@ -42,8 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs: dict[str, list[Recorded]] = {HPSTUDY: [], BARE: []}
     for repetition in range(repetitions):
         with tempfile.TemporaryDirectory(prefix="hpstudy-bench-") as folder:
-            ours, theirs = f"sqlite:///{folder}/study.db", f"sqlite:///{folder}/bare.db"
-            run = [sys.executable, "-m", "hpstudy.cli.main", "run", str(_one_at_a_time(folder)), "--output", folder]
+            manifest = read_reviews()
+            manifest["spec"]["workers"] = {"trialsPerPod": 1}
+            run, ours = run_command(manifest, folder)
+            theirs = f"sqlite:///{folder}/bare.db"
             bare = [sys.executable, "-m", "benchmarks.bare_search", str(MANIFEST), theirs]
             sides = [(HPSTUDY, run, ours, name), (BARE, bare, theirs, STUDY_NAME)]
             # In turns, and the first one in turns: a machine that grows busier meets both.
@@ -54,16 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 runs[side].append(read(url, study))
                 print(f"  {side}: {totals[side][-1]:.1f} s, best eval_f1 {max(runs[side][-1].values):.4f}", flush=True)
     _show(totals, runs)
-
-
-def _one_at_a_time(folder: str) -> Path:
-    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text())
-    manifest["spec"]["workers"] = {"trialsPerPod": 1}
-    dataset = manifest["spec"]["trial"]["transformers"]["dataset"]
-    dataset["csv"] = str(MANIFEST.parent / dataset["csv"])
-    path = Path(folder, "study.yaml")
-    path.write_text(yaml.safe_dump(manifest))
-    return path
 
 
 def _show(totals: dict[str, list[float]], runs: dict[str, list[Recorded]]) -> None:

@@ -17,12 +17,11 @@ from typing import Any
 import optuna
 import yaml
 
+from benchmarks.reviews import REPOSITORY, read_reviews, run_study
 from benchmarks.stored import read
 from benchmarks.tables import print_table, save
 from hpstudy.storage import attributes
 
-REPOSITORY = Path(__file__).parents[1]
-MANIFEST = REPOSITORY / "examples" / "reviews.yaml"
 GROUP, ALONE = "in a worker group", "a process that prepares for itself"
 
 
@@ -32,12 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--alone", type=int, default=3, help="trials that prepare for themselves")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="hpstudy-bench-") as folder:
-        manifest = Path(folder, "study.yaml")
-        manifest.write_text(yaml.safe_dump(_manifest(options.trials)))
-        alone = [_alone(manifest) for _ in range(options.alone)]
-        command = [sys.executable, "-m", "hpstudy.cli.main", "run", str(manifest), "--output", folder]
-        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
-        url = f"sqlite:///{folder}/study.db"
+        manifest = _manifest(options.trials)
+        path = Path(folder, "alone.yaml")
+        path.write_text(yaml.safe_dump(manifest))
+        alone = [_alone(path) for _ in range(options.alone)]
+        url = run_study(manifest, folder)
         cycles = read(url, "sharing").cycles
         trials = optuna.load_study(study_name="sharing", storage=url).trials
     private = [trial.user_attrs[attributes.METRICS]["private_mib"] for trial in trials]
@@ -50,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _manifest(trials: int) -> dict[str, Any]:
-    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text())
+    manifest = read_reviews()
     manifest["metadata"]["name"] = "sharing"
     spec = manifest["spec"]
     transformers = spec["trial"]["transformers"]
-    transformers["dataset"] |= {"csv": str(MANIFEST.parent / transformers["dataset"]["csv"]), "test": 0}
+    transformers["dataset"] |= {"test": 0}
     transformers["arguments"] |= {"max_steps": 1, "eval_strategy": "no"}
     transformers["computeObjective"] = "benchmarks.objectives:with_memory"
     spec["objectives"] = [{"metric": "eval_loss", "direction": "minimize"}]

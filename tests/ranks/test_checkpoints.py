@@ -161,8 +161,8 @@ def test_a_trainer_on_two_nodes_goes_on_as_if_nothing_had_been(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("isolation", "nodes", "processes", "told"),
-    [("process", 1, 2, [0]), ("process", 2, 1, [1]), ("inline", 2, 1, [0, 1])],
-    ids=["one pod", "the other node's pod", "both pods, inline ranks"],
+    [("process", 1, 2, [0]), ("process", 2, 1, [0]), ("process", 2, 1, [1]), ("inline", 2, 1, [0, 1])],
+    ids=["one pod", "the driver's pod alone", "the other node's pod alone", "both pods, inline ranks"],
 )
 def test_a_trainer_that_is_told_to_stop_does_no_step_twice(
     tmp_path: Path, isolation: str, nodes: int, processes: int, told: list[int]

@@ -7,6 +7,7 @@ import optuna
 
 from hpstudy.worker.supervisor import EXIT_PREEMPTED
 from tests.ranks.groups import Group, eventually, group
+from tests.ranks.test_leaving import told
 from tests.support.mariadb import MariaDB
 from tests.support.postgres import Postgres
 
@@ -44,6 +45,30 @@ def test_a_worker_whose_password_was_changed_leaves_and_its_successor_loses_noth
     assert states.count("COMPLETE") == wanted
     assert set(states) <= {"COMPLETE", "FAIL"}
     assert states.count("FAIL") <= 1  # the trial in flight, which ran again
+
+
+def test_the_pods_of_a_group_come_to_the_new_password_one_after_the_other(tmp_path: Path, database: Postgres) -> None:
+    """Their key is made from the URL: one that started with the old does not know the replacement of node 0."""
+    name = "rotated_two"
+    url = role(database, name)
+    with group(tmp_path, "square", url=url, nodes=2, budget={"maxTrials": 1000}) as made:
+        eventually(lambda: _completed(made) >= 3)
+        database.sql(f"alter role \"{name}\" password 'new'")
+        database.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'")
+        made.pods[0].join(60)
+        assert made.pods[0].exitcode == EXIT_PREEMPTED
+        made.url = database.url(name, name, "new")
+        wanted = _completed(made) + 3
+        told(made, budget=made.study.spec.budget.model_copy(update={"max_trials": wanted}))
+        made.start(0)
+        made.pods[1].join(120)
+        assert made.pods[1].exitcode == EXIT_PREEMPTED
+        made.start(1)
+        assert made.join() == [0, 0]
+        states = made.states()
+    assert states.count("COMPLETE") == wanted
+    assert set(states) <= {"COMPLETE", "FAIL"}
+    assert states.count("FAIL") <= 1
 
 
 def _completed(made: Group) -> int:

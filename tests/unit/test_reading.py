@@ -1,16 +1,18 @@
 """What the operator reads of a study, and how little of it."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 from sqlalchemy import event, text
 
 from hpstudy.storage import attributes
 from hpstudy.storage.bell import CHANNEL, hang, read_pulses
 from hpstudy.storage.opening import open_storage, open_study
-from hpstudy.storage.reading import read_snapshot
+from hpstudy.storage.reading import longest_trial, read_snapshot
 from tests.support.builders import spec
 from tests.support.postgres import Postgres
 
@@ -103,6 +105,35 @@ def test_a_pulse_changes_with_every_move_of_a_trial_and_with_nothing_else(storag
     assert pulses()[NAME] == (1, 1, 0)
     study.tell(trial, 0.5)
     assert pulses() == {NAME: (1, 1, 1), "other": (0, 0, 0)}
+    storage.engine.dispose()
+
+
+def test_the_longest_trial_is_one_that_ran_here_to_its_end(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    study = open_study(storage, NAME, spec())
+    start = datetime(2026, 3, 1, 12)
+
+    def longest() -> float | None:
+        with storage.engine.connect() as connection:
+            return longest_trial(connection, NAME)
+
+    def add(state: TrialState, seconds: float, **attrs: Any) -> None:
+        trial = optuna.trial.create_trial(
+            state=state, value=1.0 if state == TrialState.COMPLETE else None, user_attrs=attrs
+        )
+        trial.datetime_start = start
+        trial.datetime_complete = start + timedelta(seconds=seconds)
+        study.add_trial(trial)
+
+    assert longest() is None
+    add(TrialState.FAIL, 900)
+    add(TrialState.COMPLETE, 800, **{attributes.TAKEN_FROM: ["another", 3]})
+    study.ask(DISTRIBUTIONS)
+    assert longest() is None
+    add(TrialState.COMPLETE, 7.5)
+    add(TrialState.PRUNED, 9)
+    add(TrialState.COMPLETE, 8)
+    assert longest() == 9
     storage.engine.dispose()
 
 

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
-from tests.support.forkserver import PROCESSES
 from tests.support.postgres import Postgres
 
 NAME = "study"
@@ -42,40 +40,6 @@ def stored_trials(url: str) -> list[optuna.trial.FrozenTrial]:
         return optuna.load_study(study_name=NAME, storage=storage).trials
     finally:
         storage.engine.dispose()
-
-
-def run_group(url: str, group: int, study: StudySpec) -> None:
-    """A group in a process of its own: every third trial fails, every fifth is pruned."""
-    with TrialLoop(study, url, NAME, group) as loop:
-        while True:
-            assigned = loop.next()
-            if isinstance(assigned, Verdict):
-                if assigned.next is Next.WAIT:
-                    time.sleep(0.01)
-                    continue
-                return
-            outcome = complete()
-            if assigned.number % 3 == 0:
-                outcome = Outcome(failure=Failure.ERROR, message="no luck")
-            elif assigned.number % 5 == 0:
-                loop.report(assigned, 1, {"loss": 2.0})
-                outcome = Outcome(pruned=True)
-            loop.tell(assigned, outcome)
-
-
-def test_the_budget_is_exact_with_many_groups(storage_url: str) -> None:
-    groups = 4 if storage_url.startswith("postgresql") else 2
-    study = spec(budget={"maxTrials": 17, "maxFailedTrials": 100}, sampler={"name": "RandomSampler"})
-    processes = [PROCESSES.Process(target=run_group, args=(storage_url, group, study)) for group in range(groups)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    trials = stored_trials(storage_url)
-    assert sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials) == 17
-    assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
-    assert [trial.number for trial in trials] == list(range(len(trials)))
 
 
 def test_a_full_budget_waits_for_the_running_trial_and_takes_its_place_when_it_fails(storage_url: str) -> None:

@@ -1,0 +1,51 @@
+"""When a study with ttlSecondsAfterFinished is deleted."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hpstudy.api import reasons
+from hpstudy_operator.deletion import expiry
+from tests.unit.operator.objects import EARLIER, study
+from tests.unit.operator.objects import over as ended
+
+TTL = 60
+ON_SUCCESS: dict[str, Any] = {"template": {}}
+LATER = EARLIER + timedelta(seconds=600)
+
+
+def over(condition: str = "Succeeded", record: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    reason = reasons.MAX_TRIALS_REACHED if condition == "Succeeded" else reasons.MAX_FAILED_TRIALS_EXCEEDED
+    made = ended(study(**({"ttlSecondsAfterFinished": TTL} | spec)), condition, reason, completed=EARLIER)
+    if record is not None:
+        made["status"]["onSuccess"] = record
+    return made
+
+
+def final(state: str, **more: Any) -> dict[str, Any]:
+    return {"job": "reviews-final", "trial": 4, "state": state, **more}
+
+
+AT_ITS_END = EARLIER + timedelta(seconds=TTL)
+CASES: dict[str, tuple[dict[str, Any], datetime | None]] = {
+    "it runs": (study(ttlSecondsAfterFinished=TTL), None),
+    "no time to live": (over(ttlSecondsAfterFinished=None), None),
+    "succeeded": (over(), AT_ITS_END),
+    "failed": (over("Failed"), AT_ITS_END),
+    "failed, so that the final Job is not made": (over("Failed", onSuccess=ON_SUCCESS), AT_ITS_END),
+    "the final Job is not there yet": (over(onSuccess=ON_SUCCESS), None),
+    "the final Job runs": (over(record=final("Running"), onSuccess=ON_SUCCESS), None),
+    "the final Job ended": (
+        over(record=final("Failed", completionTime=LATER.isoformat()), onSuccess=ON_SUCCESS),
+        LATER + timedelta(seconds=TTL),
+    ),
+    "the final Job is no longer asked for": (over(record=final("Running")), AT_ITS_END),
+}
+
+
+@pytest.mark.parametrize(("resource", "at"), CASES.values(), ids=CASES.keys())
+def test_it_counts_from_the_end_of_everything_that_the_study_started(
+    resource: dict[str, Any], at: datetime | None
+) -> None:
+    assert expiry(resource) == at
