@@ -73,14 +73,13 @@ class Stopping(_Message):
 
 
 class Run(_Message):
-    """Train this trial, from the last checkpoint of the one that it ``continues``. ``port`` is free on the host of rank
-    zero, for the ranks' rendezvous. The trial has place ``slot`` of the ``slots`` that share the pod."""
+    """Train this trial, from the last checkpoint of the one that it ``continues``. It has place ``slot`` of the
+    ``slots`` that share the pod."""
 
     kind: Literal["run"] = "run"
     number: int
     parameters: dict[str, Any]
     continues: int | None = None
-    port: int
     slot: int = 0
     slots: int = 1
 

@@ -42,13 +42,12 @@ class Attempt:
 
     Attributes:
         slot: its place among those that share the pod.
-        port: of its ranks' rendezvous.
         waiting_for: nodes whose ranks have not ended.
         launch: number of the trial that its ranks were launched for; another's where they live for many.
         link: rank zero's.
         decided: how it ends whatever its ranks say, because the driver ended it.
-    stoppable: its ranks look whether they are asked to stop, and save before they do.
-    stopping: its worker was told to stop.
+        stoppable: its ranks look whether they are asked to stop, and save before they do.
+        stopping: its worker was told to stop.
         lost: which node went away.
         deadline: when it has taken too long, and
         abort_at: when the ranks that still run are ended; on the clock of ``time.monotonic``.
@@ -56,7 +55,6 @@ class Attempt:
 
     assignment: Assignment
     slot: int
-    port: int
     waiting_for: set[int]
     launch: int
     started: float = field(default_factory=time.monotonic)

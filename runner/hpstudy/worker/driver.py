@@ -124,9 +124,8 @@ class Driver(Leader):
     def _start(self, assignment: Assignment) -> None:
         assert self._slots is not None
         self._events.emit("trial", number=assignment.number, parameters=assignment.parameters)
-        port = free_port({attempt.port for attempt in self._attempts.values()})
         nodes = set(self._nodes)
-        attempt = Attempt(assignment, self._slots.take(), port, waiting_for=nodes, launch=assignment.number)
+        attempt = Attempt(assignment, self._slots.take(), waiting_for=nodes, launch=assignment.number)
         if self._spec.trial_timeout is not None:
             attempt.deadline = attempt.started + self._spec.trial_timeout.seconds
         self._attempts[attempt.number] = attempt
@@ -134,7 +133,6 @@ class Driver(Leader):
             number=attempt.number,
             parameters=assignment.parameters,
             continues=assignment.continues,
-            port=port,
             slot=attempt.slot,
             slots=self._slots.count,
         )
@@ -286,14 +284,3 @@ class Driver(Leader):
     def _end_session(self, session: Session) -> None:
         for node in session.waiting_for:
             self._nodes.send(node, Abort(number=session.launch))
-
-
-def free_port(taken: set[int]) -> int:
-    """A port for the ranks' rendezvous. Another program may take it before they do; the trial then fails to start as a
-    rendezvous error, which is worth one more run and not a registry of ports."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = int(probe.getsockname()[1])
-        if port not in taken:
-            return port

@@ -23,6 +23,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, MultiprocessContext
 
 from hpstudy.linux import die_with_parent
+from hpstudy.storage.attributes import Failure
 from hpstudy.trials.causes import Cause, Kind, root_cause
 from hpstudy.worker.memory import OomKills
 from hpstudy.worker.recording import read_causes, run_recorded
@@ -44,19 +45,21 @@ class Place:
     processes: int
     host: str
     """Where rank zero is, as every node resolves it."""
+    port: int
+    """Where the ranks meet, on that host; 0, on a single node: any that is free."""
 
 
 class Launch:
     """The running ranks of a trial on this node."""
 
-    def __init__(self, place: Place, run_id: str, port: int, function: Callable[..., None], *args: Any) -> None:
+    def __init__(self, place: Place, run_id: str, function: Callable[..., None], *args: Any) -> None:
         context = multiprocessing.get_context("fork")
         self._cause, child = context.Pipe(duplex=False)
         self._folder = tempfile.TemporaryDirectory(prefix="hpstudy-ranks-")
         self._kills = OomKills()
         self._killed = False
         entry = partial(function, *args)
-        self._process = context.Process(target=_launch, args=(child, place, run_id, port, self._folder.name, entry))
+        self._process = context.Process(target=_launch, args=(child, place, run_id, self._folder.name, entry))
         self._process.start()
         child.close()
 
@@ -104,7 +107,6 @@ def _launch(
     cause: "Connection[bytes, bytes]",
     place: Place,
     run_id: str,
-    port: int,
     folder: str,
     entry: Callable[[], None],
 ) -> None:
@@ -119,7 +121,7 @@ def _launch(
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with serving_store(port) if place.node == 0 else contextlib.nullcontext():
+        with serving_store(place.port) if place.node == 0 else contextlib.nullcontext(place.port) as port:
             handler = rendezvous(place.host, port, run_id, place.node, place.nodes)
             spec = WorkerSpec(
                 role="trial",
@@ -136,7 +138,8 @@ def _launch(
                 handler.leave()
     except Exception as error:  # the rendezvous itself failed
         message = f"the ranks could not be started: {type(error).__name__}: {error}"
-        _send(cause, Cause(rank=-1, kind=Kind.SECONDARY, message=message, at=time.time()))
+        # A name that does not resolve, a port that is taken: not the trial's doing, which is run again.
+        _send(cause, Cause(rank=-1, kind=Kind.SECONDARY, failure=Failure.LOST, message=message, at=time.time()))
     else:
         _send(cause, root_cause([*read_causes(folder), *agent.left_without_a_word()]) if failed else None)
 

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import NoReturn
 
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
@@ -21,6 +22,7 @@ from hpstudy.linux import die_with_parent
 
 _TIMEOUT = 60  # seconds; every node is told of a trial at the same moment
 _LEAVE_TIMEOUT = 5  # seconds
+_ANSWER_LIMIT = 2000  # bytes
 
 
 class Rendezvous(StaticTCPRendezvous):
@@ -67,27 +69,43 @@ def rendezvous(host: str, port: int, run_id: str, node: int, nodes: int) -> Rend
 
 
 @contextlib.contextmanager
-def serving_store(port: int) -> Iterator[None]:
-    """Serve the store on this port for the block; it accepts connections when the block begins."""
+def serving_store(port: int) -> Iterator[int]:
+    """Serve the store for the block; it accepts connections when the block begins. The value is its port.
+
+    Args:
+        port: 0 takes any that is free.
+
+    Raises:
+        RuntimeError: there is no store. Whoever serves on that port is not to be taken for it: another group's ranks
+            would meet ours there.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             die_with_parent(signal.SIGKILL)
-            store = TCPStore(
-                "localhost", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=_TIMEOUT)
-            )
-            os.write(writer, b"x")
-            while store is not None:
-                time.sleep(3600)
+            _serve(port, writer)
         finally:
             os._exit(1)
     os.close(writer)
     try:
-        os.read(reader, 1)
-        yield
+        answer = os.read(reader, _ANSWER_LIMIT).decode(errors="replace")
+        if not answer.isdecimal():
+            raise RuntimeError(f"no store for the ranks to meet in, on port {port}: {answer or 'it ended at once'}")
+        yield int(answer)
     finally:
         os.close(reader)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _serve(port: int, answer: int) -> NoReturn:
+    try:
+        store = TCPStore("localhost", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=_TIMEOUT))
+    except Exception as error:
+        os.write(answer, f"{type(error).__name__}: {error}".encode()[:_ANSWER_LIMIT])
+        raise
+    os.write(answer, str(store.port).encode())
+    while True:
+        time.sleep(3600)

@@ -21,7 +21,6 @@ from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.messages import Abort, Begin, Finished, Idle, Message, Prepared, Run
 from hpstudy.trials.outcome import Outcome
 from hpstudy.worker.attempts import PREEMPTED
-from hpstudy.worker.driver import free_port
 from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
 
 _log = logging.getLogger(__name__)
@@ -144,7 +143,7 @@ class ScriptDriver(Leader):
 
     def _run_script(self, number: int) -> _Launch:
         launch = self._launch = _Launch(number, set(self._nodes))
-        self._send_all(Run(number=number, parameters={}, port=free_port(set())), self._nodes)
+        self._send_all(Run(number=number, parameters={}), self._nodes)
         while launch.waiting_for:
             self._nodes.listen(patience(launch.due))
             if launch.due is not None and time.monotonic() >= launch.due:

@@ -80,19 +80,19 @@ class _Ranks:
     def share(self, run: Run | None) -> Run | None:
         """Rank zero's trial on every rank, its process group's meeting point in the environment; None is the end."""
         self._trial += 1
-        name = self._name("run")
+        run_name, port_name = self._name("run"), self._name("port")
         if self._rank == 0:
             if run is not None:
                 # Others connect only when they know its port; and a thread of this process is enough for the server.
                 self._meeting = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-                run = run.model_copy(update={"port": self._meeting.port})
+                os.environ["MASTER_PORT"] = str(self._meeting.port)
             if self._world > 1:
-                self._store.set(name, run.model_dump_json() if run is not None else "")
+                self._store.set(port_name, os.environ["MASTER_PORT"])
+                self._store.set(run_name, run.model_dump_json() if run is not None else "")
         else:
-            text = self._store.get(name)
+            text = self._store.get(run_name)
             run = Run.model_validate_json(text) if text else None
-        if run is not None:
-            os.environ["MASTER_PORT"] = str(run.port)
+            os.environ["MASTER_PORT"] = self._store.get(port_name).decode()
         return run
 
     def end(self, cause: Cause | None) -> Cause | None:
@@ -126,7 +126,7 @@ class _Ranks:
 
     def _tidy(self) -> None:
         """Forget the trial before this one: every rank has read all of it."""
-        words = ["run", "failed", "ended", "all", *(f"cause/{rank}" for rank in range(self._world))]
+        words = ["run", "port", "failed", "ended", "all", *(f"cause/{rank}" for rank in range(self._world))]
         for word in words:
             self._store.delete_key(f"hpstudy/{self._trial - 1}/{word}")
 

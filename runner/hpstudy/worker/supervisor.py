@@ -66,7 +66,7 @@ class Worker:
     group: int = 0
     node: int = 0
     coordinator: str = ""
-    """host:port of node 0, as the other nodes resolve it."""
+    """host:port of node 0, as the other nodes resolve it. There is the driver, and on the next port the ranks meet."""
     gpus: int | None = None
     """That the pod holds; absent: those that torch sees."""
     revision: str = ""
@@ -202,13 +202,14 @@ class _Supervisor:
         from hpstudy.worker.launcher import Launch, Place
         from hpstudy.worker.network import choose_interface
 
-        # A group of one pod needs no name service.
-        host = self._worker.coordinator.rpartition(":")[0] if self._spec.workers.nodes > 1 else "127.0.0.1"
-        place = Place(self._worker.node, self._spec.workers.nodes, self._processes, host)
-        if place.nodes > 1:
+        nodes, host, port = self._spec.workers.nodes, "127.0.0.1", 0  # a group of one pod needs no name service
+        if nodes > 1:
+            host, _, drivers = self._worker.coordinator.rpartition(":")
+            port = int(drivers) + 1  # one that all nodes know and that the kernel hands to nobody else
             choose_interface(host)  # now: all nodes have found one another
+        place = Place(self._worker.node, nodes, self._processes, host, port)
         function, arguments = self._ranks(run)
-        self._launches[run.number] = Launch(place, f"trial-{run.number}", run.port, function, *arguments)
+        self._launches[run.number] = Launch(place, f"trial-{run.number}", function, *arguments)
 
     def _ranks(self, run: Run) -> tuple[Callable[..., None], tuple[Any, ...]]:
         """What each rank runs, and its arguments."""
