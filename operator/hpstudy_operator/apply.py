@@ -15,6 +15,8 @@ from hpstudy_operator.observe import Snapshot
 from hpstudy_operator.results import final_changes
 
 _log = logging.getLogger(__name__)
+_PLAIN = ("conditions", "observedGeneration", "startTime", "completionTime")
+"""Of a status: what says where the study stands."""
 
 
 def apply_children(kube: Kube, decision: Decision) -> None:
@@ -51,7 +53,21 @@ def apply_status(kube: Kube, snapshot: Snapshot, decision: Decision) -> bool:
     """Write the status when it says something new, and then, once, the events about it.
 
     Returns False, with nothing written, when the study is no longer the one that was looked at.
+
+    Raises:
+        RefusedError: the API server takes nothing of it.
     """
+    try:
+        return _write(kube, snapshot, decision)
+    except RefusedError as error:
+        # A mistake of ours in one field must not keep from anybody that the study has succeeded.
+        _log.error("the status is refused, only its conditions are written: %s", error)
+    before, after = snapshot.status, decision.status
+    kept = {key: value for key, value in before.items() if key not in _PLAIN}
+    return _write(kube, snapshot, replace(decision, status=kept | {key: after[key] for key in _PLAIN if key in after}))
+
+
+def _write(kube: Kube, snapshot: Snapshot, decision: Decision) -> bool:
     before = snapshot.status
     if decision.status == before:
         return True

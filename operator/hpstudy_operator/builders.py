@@ -28,14 +28,13 @@ six minutes, so ten take about half an hour: longer than a node needs to come ba
 
 def build_config_map(study: Resource) -> Resource:
     """The study as its workers read it: resolved, and without the template, which is the pod's own."""
-    template = study["spec"].get("workers", {}).get("template", {})
     spec = deepcopy(study["spec"])
     workers = spec.setdefault("workers", {})
     workers.pop("template", None)
     if command_pod.is_command(study):
         workers |= {"processesPerNode": 1, "trialsPerPod": command_pod.side_by_side(study)}
     elif workers.get("processesPerNode", "auto") == "auto":
-        workers["processesPerNode"] = gpus(template) or 1
+        workers["processesPerNode"] = gpus(command_pod.program_container(study)) or 1
     metadata = {key: study["metadata"][key] for key in ("name", "namespace", "uid")}
     resolved = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     config_metadata = _metadata(study, names.config_name(metadata["name"]))
@@ -127,7 +126,7 @@ def _template(study: Resource, image: str) -> Mapping[str, Any]:
 def _arguments(study: Resource, job: str, group: int) -> tuple[str, ...]:
     output = ("--output", command_pod.OUTPUT_FOLDER) if command_pod.is_command(study) else ()
     # Told, because a command's are in another container than the worker.
-    held = gpus(study["spec"].get("workers", {}).get("template", {}))
+    held = gpus(command_pod.program_container(study))
     return (
         "worker",
         "--study",
@@ -177,8 +176,7 @@ def check_template(study: Resource) -> None:
     check_reserved(study)
     build_config_map(study)
     build_worker_job(study, 0, image="", storage=SecretKey(name="none"))
-    template = study["spec"].get("workers", {}).get("template", {})
-    if "gpuHours" in study["spec"].get("budget", {}) and not gpus(template):
+    if "gpuHours" in study["spec"].get("budget", {}) and not gpus(command_pod.program_container(study)):
         raise InvalidStudyError(
             reasons.INVALID_SPEC,
             "budget.gpuHours: the worker container of workers.template has no limit of GPUs, so that none would ever be"

@@ -38,17 +38,33 @@ def is_command(study: Resource) -> bool:
     return "command" in study["spec"]["trial"]
 
 
+def program_container(study: Resource) -> Mapping[str, Any]:
+    """The user's container that trials run in: its GPUs, CPUs and image are theirs. Empty where there is none.
+
+    Raises:
+        InvalidStudyError: the template does not have the shape of a pod template.
+    """
+    template = study["spec"].get("workers", {}).get("template", {})
+    return _program_of(template) if is_command(study) else worker_container(template)
+
+
+def _program_of(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    containers = list_of(object_of(template, "spec"), "containers")
+    return worker_container(
+        {"spec": {"containers": [each for each in containers if each.get("name") != OWN_CONTAINER]}}
+    )
+
+
 def side_by_side(study: Resource) -> int:
     """Programs that run at once in a pod: trialsPerPod, where auto is one for each CPU that the container may use.
 
     Raises:
         InvalidStudyError: they would have to share GPUs among them, which nobody does for them.
     """
-    workers = study["spec"].get("workers", {})
-    template = workers.get("template", {})
-    asked = workers.get("trialsPerPod", 1)
-    found = gpus(template)
-    count = (1 if found else _cpus(template)) if asked == "auto" else int(asked)
+    asked = study["spec"].get("workers", {}).get("trialsPerPod", 1)
+    program = program_container(study)
+    found = gpus(program)
+    count = (1 if found else _cpus(program)) if asked == "auto" else int(asked)
     if count > 1 and found > 1:
         raise InvalidStudyError(
             reasons.INVALID_SPEC,
@@ -70,10 +86,10 @@ def agent_template(template: Mapping[str, Any], image: str) -> dict[str, Any]:
     spec = dict(object_of(template, "spec"))
     containers = list_of(spec, "containers")
     own = next((each for each in containers if each.get("name") == OWN_CONTAINER), {"name": OWN_CONTAINER})
-    others = [each for each in containers if each.get("name") != OWN_CONTAINER]
-    program = worker_container({"spec": {"containers": others}})
+    program = _program_of(template)
+    others = [each for each in containers if each.get("name") != OWN_CONTAINER and each is not program]
     own = _own(own, program, image)
-    spec["containers"] = [own, *(each for each in others if each is not program)]
+    spec["containers"] = [own, *others]
     spec["initContainers"] = [_installer(own), *list_of(spec, "initContainers"), _program(program, image)]
     spec["volumes"] = [
         *list_of(spec, "volumes"),
@@ -125,9 +141,9 @@ def _program(user: Mapping[str, Any], image: str) -> dict[str, Any]:
     return container
 
 
-def _cpus(template: Mapping[str, Any]) -> int:
+def _cpus(container: Mapping[str, Any]) -> int:
     """Whole CPUs of the container's limits, or else of its requests; at least 1."""
-    resources = object_of(worker_container(template), "resources")
+    resources = object_of(container, "resources")
     quantity = str(object_of(resources, "limits").get("cpu") or object_of(resources, "requests").get("cpu") or 1)
     try:
         cpus = float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

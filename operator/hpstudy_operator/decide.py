@@ -14,9 +14,9 @@ from hpstudy.trials.budget import Next, judge
 from hpstudy_operator.conditions import State, is_true, timestamp
 from hpstudy_operator.groups import Finding
 from hpstudy_operator.kube import Ref, Resource
-from hpstudy_operator.observe import Snapshot, is_settled
+from hpstudy_operator.observe import Snapshot, has_lingered, is_settled
 from hpstudy_operator.plan import is_stale, make_plan
-from hpstudy_operator.results import LOOK_SECONDS, plan_best, plan_final
+from hpstudy_operator.results import HELD_SECONDS, LOOK_SECONDS, is_held_up, plan_best, plan_final
 from hpstudy_operator.stalls import first_stall, quiet_stall, storage_stall
 from hpstudy_operator.status import build_status, last_movement
 from hpstudy_operator.storages import StorageView
@@ -80,7 +80,7 @@ def _decide(snapshot: Snapshot, now: datetime, image: str, refused: str | None) 
     if snapshot.study is None or snapshot.storage is None:
         return _not_accepted(snapshot, snapshot.invalid, now, requeue=RESYNC_SECONDS)
     if snapshot.is_over:
-        return Decision(build_status(snapshot, (), now), requeue=POLL_SECONDS)
+        return _over(snapshot, now)
     if refused is not None:
         error = InvalidStudyError(reasons.INVALID_TEMPLATE, f"{refused}; correct workers.template")
         return _not_accepted(snapshot, error, now, requeue=REFUSED_SECONDS)
@@ -89,6 +89,13 @@ def _decide(snapshot: Snapshot, now: datetime, image: str, refused: str | None) 
     if snapshot.storage.snapshot is None:
         return _without_storage(snapshot, snapshot.storage, now)
     return _accepted(snapshot, snapshot.study, snapshot.storage, snapshot.storage.snapshot, now, image)
+
+
+def _over(snapshot: Snapshot, now: datetime) -> Decision:
+    """Its last trials are still counted, or its Job of onSuccess is to be made."""
+    held_up = is_held_up(snapshot.status.get("onSuccess") or {})
+    hanging = snapshot.active_jobs if has_lingered(snapshot.resource, now) else ()
+    return Decision(build_status(snapshot, (), now), hanging, requeue=HELD_SECONDS if held_up else POLL_SECONDS)
 
 
 def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: datetime, *, requeue: float) -> Decision:

@@ -23,6 +23,7 @@ from hpstudy_operator.events import emit
 from hpstudy_operator.groups import has_ended
 from hpstudy_operator.kube import Kube, Ref, Resource
 from hpstudy_operator.observe import Snapshot, is_over
+from hpstudy_operator.results import is_held_up
 from hpstudy_operator.tenants import TENANT_SECRET, Tenants, is_provided, secret_value
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ FINALIZER = "hpstudy.io/study-in-storage"
 PATIENCE = timedelta(minutes=10)
 """From the deletion on: as long as workers wait for a database that is away. A pod of a node that is gone never ends,
 and a database may never come back; nothing that somebody wants to be rid of waits for longer."""
+FINAL_PATIENCE = timedelta(hours=1)
+"""From a study's success on, for a Job of ``onSuccess`` that cannot be made, before the time to live counts: a quota
+may be full for a while, and a mistake needs somebody to see it."""
 RETRY_SECONDS = 5.0
 """Between two attempts. A pod that ends is heard of at once."""
 
@@ -41,15 +45,21 @@ class _OutOfReachError(Exception):
 
 
 def expiry(resource: Resource) -> datetime | None:
-    """When an HPStudy is to be deleted: ``ttlSecondsAfterFinished`` after its end and that of the Job of ``onSuccess``;
-    None for one that stays."""
+    """When an HPStudy is to be deleted: ``ttlSecondsAfterFinished`` after its end and that of the Job of ``onSuccess``,
+    which is waited for in vain no longer than ``FINAL_PATIENCE``; None for one that stays."""
     status, ttl = resource.get("status") or {}, resource["spec"].get("ttlSecondsAfterFinished")
-    ended = [status]
-    if "onSuccess" in resource["spec"] and is_true(status, "Succeeded"):
-        ended.append(status.get("onSuccess") or {})
-    if ttl is None or not is_over(resource) or not all("completionTime" in each for each in ended):
+    if ttl is None or not is_over(resource) or "completionTime" not in status:
         return None
-    return max(datetime.fromisoformat(each["completionTime"]) for each in ended) + timedelta(seconds=ttl)
+    ended = datetime.fromisoformat(status["completionTime"])
+    if "onSuccess" in resource["spec"] and is_true(status, "Succeeded"):
+        record = status.get("onSuccess") or {}
+        if is_held_up(record):
+            ended += FINAL_PATIENCE
+        elif "completionTime" not in record:
+            return None
+        else:
+            ended = max(ended, datetime.fromisoformat(record["completionTime"]))
+    return ended + timedelta(seconds=ttl)
 
 
 def is_going(resource: Resource) -> bool:

@@ -8,6 +8,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import LABEL_FINAL, LABEL_GROUP, LABEL_STUDY
 from hpstudy.space.job_template import fill_job_template
 from hpstudy_operator import names
+from hpstudy_operator.command_pod import program_container
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import (
     CONTAINER,
@@ -20,6 +21,7 @@ from hpstudy_operator.template import (
 )
 
 _SHM = {"name": "hpstudy-shm", "mountPath": "/dev/shm"}  # noqa: S108  the pod's own
+_ACCOUNT = ("serviceAccountName", "serviceAccount")  # one field by two names
 ANY_TEXT = "0"
 """In place of a value that is not known yet: a number, a quantity, a name, a label and a path."""
 
@@ -67,10 +69,8 @@ def _build(study: Resource, template: Mapping[str, Any], image: str) -> Resource
     name, namespace = study["metadata"]["name"], study["metadata"]["namespace"]
     user = object_of(template, "metadata")
     spec = dict(object_of(template, "spec"))
-    labels = {**object_of(user, "labels"), **names.labels(name), LABEL_FINAL: name}
-    queue = study["metadata"].get("labels", {}).get(names.QUEUE_LABEL)
-    if queue:
-        labels.setdefault(names.QUEUE_LABEL, queue)
+    labels, annotations = names.queueing(study, 1, "")
+    annotations.pop(names.MIN_MEMBER, None)  # of a worker group; this Job's is the template's to say
     spec["template"] = _pod(study, object_of(spec, "template"), image)
     return {
         "apiVersion": "batch/v1",
@@ -78,8 +78,9 @@ def _build(study: Resource, template: Mapping[str, Any], image: str) -> Resource
         "metadata": {
             "name": names.final_name(name),
             "namespace": namespace,
-            "labels": labels,
+            "labels": {**labels, **object_of(user, "labels"), **names.labels(name), LABEL_FINAL: name},
             "annotations": {
+                **annotations,
                 **object_of(user, "annotations"),
                 names.ANNOTATION_GENERATION: str(study["metadata"]["generation"]),
             },
@@ -92,9 +93,9 @@ def _build(study: Resource, template: Mapping[str, Any], image: str) -> Resource
 def _pod(study: Resource, template: Mapping[str, Any], image: str) -> dict[str, Any]:
     metadata = object_of(template, "metadata")
     spec = dict(object_of(template, "spec"))
+    workers = object_of(study["spec"].get("workers", {}).get("template", {}), "spec")
     main = worker_container(template)
-    workers = worker_container(study["spec"].get("workers", {}).get("template", {}))
-    container = {"name": CONTAINER, "image": workers.get("image", image), **main}
+    container = {"name": CONTAINER, "image": program_container(study).get("image", image), **main}
     # The last lines of its log are the status' message when it fails.
     container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     containers = [container if each is main else dict(each) for each in list_of(spec, "containers")]
@@ -102,6 +103,10 @@ def _pod(study: Resource, template: Mapping[str, Any], image: str) -> dict[str, 
     if spec.get("initContainers"):
         spec["initContainers"] = [harden(each) for each in list_of(spec, "initContainers")]
     spec.setdefault("restartPolicy", "Never")
+    # What their image is pulled with, and what their volumes may be opened to.
+    for fields in (("imagePullSecrets",), _ACCOUNT):
+        if not any(field in spec for field in fields):
+            spec |= {field: workers[field] for field in fields if field in workers}
     checkpoints = study["spec"].get("checkpoints", {}).get("volume")
     secure_pod(spec, writes_to_volume=checkpoints is not None)
     place = containers.index(container)

@@ -175,9 +175,9 @@ class Kube:
         try:
             self._call("PATCH", path, query, resource, content_type=_APPLY)
         except ApiError as error:
-            # 500 too: a field that the schema does not know fails in the conversion of the patch.
-            unknown_field = error.status == 500 and "field not declared in schema" in error.message
-            if unknown_field or error.status in {400, 403, 422}:
+            # 500 too: a field that the schema does not know, or has another type for, fails in the patch's conversion.
+            untyped = error.status == 500 and "failed to create typed patch object" in error.message
+            if untyped or error.status in {400, 403, 422}:
                 raise RefusedError(error.message) from None
             raise
 

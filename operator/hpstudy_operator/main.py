@@ -16,7 +16,7 @@ from hpstudy_operator import logs, metrics
 from hpstudy_operator.audit import AUDIT_SECONDS
 from hpstudy_operator.census import Restarts, Studies
 from hpstudy_operator.deletion import Deletion
-from hpstudy_operator.kube import ApiError, Kube, UnavailableError
+from hpstudy_operator.kube import ApiError, Kube, RefusedError, UnavailableError
 from hpstudy_operator.lease import TIMEOUT, Election, Lease
 from hpstudy_operator.observe import Key
 from hpstudy_operator.pace import Pace
@@ -70,7 +70,7 @@ class Operator:
         self._reconciler = Reconciler(self._kube, self._storages, deletion, settings.runner_image)
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
         self._queue: KeyedQueue[Key] = KeyedQueue(
-            self._reconcile, WORKERS, expected=(ApiError, UnavailableError), about=logs.about
+            self._reconcile, WORKERS, expected=(ApiError, RefusedError, UnavailableError), about=logs.about
         )
         self._pace: Pace[Key] = Pace()
         self._watches = Watches(kube)

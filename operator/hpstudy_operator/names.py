@@ -5,8 +5,6 @@ from hpstudy.api.study import API_VERSION, KIND, Metadata
 from hpstudy_operator.kube import FIELD_MANAGER, Resource
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-"""Kueue admits a Job with this label when its queue has room; https://kueue.sigs.k8s.io/docs/tasks/run/jobs/"""
 ANNOTATION_GENERATION = "hpstudy.io/generation"
 """On a Job and the ConfigMap: the study's generation that it was made from."""
 ANNOTATION_VERSION = "hpstudy.io/operator-version"
@@ -20,8 +18,9 @@ ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
 VOLCANO = "volcano"
 """Volcano's usual name as ``schedulerName``."""
 _QUEUES = ("kueue.x-k8s.io/", "scheduling.volcano.sh/")
-"""What of a study's labels and annotations is for those who queue its Jobs."""
-_MIN_MEMBER = "scheduling.volcano.sh/group-min-member"
+"""What of a study's labels and annotations is for those who queue its Jobs: with Kueue, for example, the queue in which a
+Job waits for room; https://kueue.sigs.k8s.io/docs/tasks/run/jobs/"""
+MIN_MEMBER = "scheduling.volcano.sh/group-min-member"
 """On a Job: how many of its pods Volcano starts together or not at all; read in its pg_controller_handler.go."""
 
 
@@ -62,7 +61,7 @@ def queueing(study: Resource, nodes: int, scheduler: str) -> tuple[dict[str, str
         {key: value for key, value in (study["metadata"].get(what) or {}).items() if key.startswith(_QUEUES)}
         for what in ("labels", "annotations")
     )
-    gang = {_MIN_MEMBER: str(nodes)} if scheduler == VOLCANO else {}
+    gang = {MIN_MEMBER: str(nodes)} if scheduler == VOLCANO else {}
     return labels, {**gang, **annotations}
 
 

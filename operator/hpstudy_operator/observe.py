@@ -98,8 +98,11 @@ def is_over(resource: Resource) -> bool:
 
 def is_settled(resource: Resource, now: datetime) -> bool:
     """Whether a study has been over for long enough that only its Jobs matter, should one still be there."""
-    if awaits_final_job(resource):
-        return False
+    return has_lingered(resource, now) and not awaits_final_job(resource)
+
+
+def has_lingered(resource: Resource, now: datetime) -> bool:
+    """Whether a study has been over for long enough for its workers to have ended."""
     completed = (resource.get("status") or {}).get("completionTime")
     return is_over(resource) and completed is not None and now > datetime.fromisoformat(completed) + LINGER
 

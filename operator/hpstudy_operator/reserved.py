@@ -6,7 +6,7 @@ from typing import Any
 from hpstudy.api.names import AGENT_VARIABLE, GRACE_VARIABLE, REVISION_VARIABLE, STORAGE_URL_VARIABLE
 from hpstudy_operator import command_pod, names
 from hpstudy_operator.kube import Resource
-from hpstudy_operator.template import invalid, list_of, object_of, worker_container
+from hpstudy_operator.template import invalid, list_of, object_of
 
 _VARIABLES = {
     STORAGE_URL_VARIABLE: "a study's own storage is spec.storage.secretRef",
@@ -42,12 +42,11 @@ def check_reserved(study: Resource) -> None:
 
 def _run_by_us(study: Resource, template: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Containers of the user's whose command is ours."""
+    program = command_pod.program_container(study)
     if not command_pod.is_command(study):
-        return [worker_container(template)]
+        return [program]
     containers = list_of(object_of(template, "spec"), "containers")
-    own = [each for each in containers if each.get("name") == command_pod.OWN_CONTAINER]
-    others = [each for each in containers if each.get("name") != command_pod.OWN_CONTAINER]
-    return [*own, worker_container({"spec": {"containers": others}})]
+    return [*(each for each in containers if each.get("name") == command_pod.OWN_CONTAINER), program]
 
 
 def _check_container(container: Mapping[str, Any]) -> None:

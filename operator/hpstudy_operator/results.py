@@ -20,6 +20,8 @@ from hpstudy_operator.plan import contains, name_taken
 
 LOOK_SECONDS = 10.0
 """Between two looks at a Job of onSuccess that does not run: the cluster says nothing of a pod that still waits."""
+HELD_SECONDS = 60.0
+"""Between two attempts to make one that cannot be made: refused by a quota, say, or another Job has its name."""
 
 Record = Mapping[str, Any]
 """status.onSuccess."""
@@ -37,7 +39,7 @@ class FinalPlan:
     @property
     def is_waiting(self) -> bool:
         """For something that may come without an event."""
-        return self.record is not None and self.record["state"] == "Pending"
+        return self.record is not None and self.record["state"] == "Pending" and not is_held_up(self.record)
 
 
 def plan_best(snapshot: Snapshot) -> tuple[Resource, ...]:
@@ -97,6 +99,11 @@ def plan_final(snapshot: Snapshot, status: Mapping[str, Any], now: datetime, *, 
         return FinalPlan(before)
     assert study is not None
     return _make(snapshot, study, stored, before, now, image)
+
+
+def is_held_up(record: Record) -> bool:
+    """Whether the Job could not be made so far, for a reason that the record has."""
+    return record.get("state") == "Pending" and "startTime" not in record and "message" in record
 
 
 def final_changes(before: Record | None, after: Record | None) -> list[Change]:

@@ -65,8 +65,8 @@ def worker_container(template: Mapping[str, Any]) -> Mapping[str, Any]:
     return (named or containers or [{}])[0]
 
 
-def gpus(template: Mapping[str, Any]) -> int:
-    """GPUs that the worker container is limited to (a request without a limit is refused by the API server).
+def gpus(container: Mapping[str, Any]) -> int:
+    """GPUs that a container is limited to (a request without a limit is refused by the API server).
 
     NVIDIA's MIG slices count as one, however many there are: a CUDA process sees one slice and no other.
     https://docs.nvidia.com/datacenter/tesla/mig-user-guide/
@@ -74,7 +74,7 @@ def gpus(template: Mapping[str, Any]) -> int:
     Raises:
         InvalidStudyError: a limit is no whole number.
     """
-    limits = object_of(object_of(worker_container(template), "resources"), "limits")
+    limits = object_of(object_of(container, "resources"), "limits")
     total = 0
     for name, quantity in limits.items():
         if _GPU.fullmatch(name):

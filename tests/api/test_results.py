@@ -2,10 +2,17 @@
 controller. The test is the kubelet."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
+from hpstudy_operator.apply import apply_status
+from hpstudy_operator.conditions import State, merge, timestamp
+from hpstudy_operator.decide import Decision
+from hpstudy_operator.kube import Kube
+from hpstudy_operator.observe import Snapshot
 from tests.api.harness import Resource, Team, eventually, study
 
 ARGUMENTS = ["--lr={{ lr }}", "--trial={{ trial.number }}"]
@@ -130,6 +137,34 @@ class TestOnSuccess:
         reasons = [e["reason"] for e in served.api.list("events", served.namespace) if "OnSuccess" in e["reason"]]
         assert sorted(reasons) == ["OnSuccessJobCreated", "OnSuccessJobSucceeded", "OnSuccessJobWaiting"]
 
+    def test_without_a_best_trial_the_study_has_succeeded_and_the_job_is_not_made(self, served: Team) -> None:
+        served.apply(study(budget={"maxTrials": 2}, onSuccess=on_success()))
+        served.until("StorageReady", "True")
+        with served.trials() as trials:
+            for _ in range(2):
+                trials.tell(trials.ask(), state=TrialState.PRUNED)
+        served.poke()
+        served.until("Succeeded", "True")
+        failed = until_state(served, "Failed")
+        assert "there is no best one" in failed["message"]
+        assert "trial" not in failed
+        served.stays_quiet()
+        assert served.names("jobs") == ["reviews-0"]
+
+    def test_a_status_that_is_refused_in_part_still_says_where_the_study_stands(
+        self, team: Team, kube: Kube, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        team.apply(study())
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        succeeded = merge([], [State("Succeeded", "True", "MaxTrialsReached", "10 of 10 trials")], 1, now)
+        status = {"conditions": succeeded, "completionTime": timestamp(now), "progress": 10}
+        decision = Decision({**status, "onSuccess": {"state": "Unheard"}})
+        for _ in range(2):
+            assert apply_status(kube, Snapshot(team.study()), decision)
+            assert team.status() == {key: status[key] for key in ("conditions", "completionTime")}
+        assert "is refused" in caplog.text
+        assert len(team.api.list("events", team.namespace)) == 1
+
     def test_its_failure_is_told_and_the_study_has_succeeded_all_the_same(self, served: Team) -> None:
         served.apply(study(budget={"maxTrials": 1}, onSuccess=on_success()))
         succeed(served, 0.5)
@@ -188,6 +223,10 @@ class TestOnSuccess:
             (on_success(args=["{{ trial.checkpoint }}"]), "add checkpoints: {keep: best}"),
             (on_success(arguments=[]), 'unknown field "spec.template.spec.containers[0].arguments"'),
             (on_success(name="No_Label"), "spec.template.spec.containers[0].name"),
+            (
+                {"template": {"spec": {"ttlSecondsAfterFinished": 60, **on_success()["template"]["spec"]}}},
+                "goes with it",
+            ),
             ({"template": {"spec": {"containers": []}}}, "onSuccess.template must be the template of a Job"),
         ],
     )

@@ -23,8 +23,9 @@ class OnSuccess(ApiModel):
 
     template: dict[str, Any]
     """JobTemplateSpec, as of a CronJob. The container named worker, or else the first, gets the image of the workers
-    where it names none, and the volume of checkpoints at /checkpoints. An argument or a variable that names a
-    hyperparameter which the best trial does not have is left out."""
+    where it names none, and the volume of checkpoints at /checkpoints; the pod gets the workers' imagePullSecrets and
+    serviceAccountName where it names none. An argument or a variable that names a hyperparameter which the best trial
+    does not have is left out. Without spec.ttlSecondsAfterFinished: the Job goes with the study, which has its own."""
 
     rules = (
         # What a template is made of the schema leaves open, and CEL does not see.
@@ -36,6 +37,13 @@ class OnSuccess(ApiModel):
                 and all(isinstance(container, dict) for container in containers)
             ),
         ),
+        Rule(
+            "onSuccess.template cannot set spec.ttlSecondsAfterFinished: the Job is the study's and goes with it; set"
+            " ttlSecondsAfterFinished of the study",
+            lambda s: (
+                not isinstance(s.template.get("spec"), dict) or "ttlSecondsAfterFinished" not in s.template["spec"]
+            ),
+        ),
     )
 
 
@@ -44,8 +52,8 @@ class OnSuccessStatus(ApiModel):
 
     job: Annotated[str, Field(max_length=253)]
     """Its name."""
-    trial: int
-    """Number of the trial whose hyperparameters it got."""
+    trial: int | None = None
+    """Number of the trial whose hyperparameters it got; absent where the study has no best trial."""
     state: Literal["Pending", "Running", "Succeeded", "Failed"]
     """Pending: it is not made yet, or none of its pods is ready."""
     message: Annotated[str, Field(max_length=32768)] | None = None

@@ -7,6 +7,7 @@ import pytest
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy_operator.builders import build_config_map, build_worker_job, check_template
+from hpstudy_operator.final_job import build_final_job
 from hpstudy_operator.groups import Group
 from tests.unit.operator.objects import IMAGE, SECRET, study
 
@@ -99,6 +100,46 @@ def test_without_a_template_the_program_runs_in_the_runners_image() -> None:
     resource = study(trial={"command": {"argv": ["run"]}})
     assert [each["image"] for each in pod(resource)["initContainers"]] == [IMAGE, IMAGE]
     check_template(resource)
+
+
+OURS = {"name": "hpstudy", "image": "runner:mine", "resources": {"limits": {"cpu": "8", "nvidia.com/gpu": 4}}}
+TRAIN = {"name": "train", "image": "train:1", "resources": {"limits": {"cpu": "2", "nvidia.com/gpu": 1}}}
+BARE = {"name": "train", "image": "train:1"}
+CPUS = {"name": "train", "image": "train:1", "resources": {"limits": {"cpu": "2"}}}
+
+
+@pytest.mark.parametrize(
+    ("containers", "gpus", "auto", "image"),
+    [
+        ([], 0, 1, IMAGE),
+        ([OURS], 0, 1, IMAGE),
+        ([TRAIN], 1, 1, "train:1"),
+        ([OURS, TRAIN], 1, 1, "train:1"),
+        ([TRAIN, OURS], 1, 1, "train:1"),
+        ([OURS, CPUS], 0, 2, "train:1"),
+        ([OURS, BARE], 0, 1, "train:1"),
+        ([OURS, {"name": "proxy", "image": "proxy:1"}, PROGRAM], 2, 1, "julia:1"),
+    ],
+)
+def test_whose_gpus_cpus_and_image_count_is_the_programs_container(
+    containers: list[dict[str, Any]], gpus: int, auto: int, image: str
+) -> None:
+    final = {"template": {"spec": {"template": {"spec": {"containers": [{"name": "final"}]}}}}}
+    resource = command(*containers, workers={"trialsPerPod": "auto"})
+    resource["spec"] |= {"onSuccess": final, "budget": {"maxTrials": 1, "gpuHours": 1}}
+    if gpus:
+        check_template(resource)
+    else:
+        with pytest.raises(InvalidStudyError, match="has no limit of GPUs"):
+            check_template(resource)
+    spec = pod(resource)
+    told = ["--gpus", str(gpus)] if gpus else []
+    assert spec["containers"][0]["args"][7:-2] == told
+    assert next(each for each in spec["initContainers"] if "restartPolicy" in each)["image"] == image
+    resolved = json.loads(build_config_map(resource)["data"]["study.json"])["spec"]["workers"]
+    assert resolved["trialsPerPod"] == auto
+    (container,) = build_final_job(resource, {}, image=IMAGE)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == image
 
 
 @pytest.mark.parametrize(

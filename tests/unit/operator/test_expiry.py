@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpstudy.api import reasons
-from hpstudy_operator.deletion import expiry
+from hpstudy_operator.deletion import FINAL_PATIENCE, expiry
 from tests.unit.operator.objects import EARLIER, study
 from tests.unit.operator.objects import over as ended
 
@@ -27,6 +27,7 @@ def final(state: str, **more: Any) -> dict[str, Any]:
     return {"job": "reviews-final", "trial": 4, "state": state, **more}
 
 
+WITHOUT = {key: value for key, value in final("Pending").items() if key != "trial"}
 AT_ITS_END = EARLIER + timedelta(seconds=TTL)
 CASES: dict[str, tuple[dict[str, Any], datetime | None]] = {
     "it runs": (study(ttlSecondsAfterFinished=TTL), None),
@@ -39,6 +40,18 @@ CASES: dict[str, tuple[dict[str, Any], datetime | None]] = {
     "the final Job ended": (
         over(record=final("Failed", completionTime=LATER.isoformat()), onSuccess=ON_SUCCESS),
         LATER + timedelta(seconds=TTL),
+    ),
+    "there was nothing to make the final Job of": (
+        over(record={**WITHOUT, "state": "Failed", "completionTime": LATER.isoformat()}, onSuccess=ON_SUCCESS),
+        LATER + timedelta(seconds=TTL),
+    ),
+    "the final Job is refused": (
+        over(record=final("Pending", message="the Job is refused: no quota"), onSuccess=ON_SUCCESS),
+        AT_ITS_END + FINAL_PATIENCE,
+    ),
+    "the final Job waits for its image": (
+        over(record=final("Pending", message="no image", startTime=EARLIER.isoformat()), onSuccess=ON_SUCCESS),
+        None,
     ),
     "the final Job is no longer asked for": (over(record=final("Running")), AT_ITS_END),
 }

@@ -4,14 +4,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from hpstudy.api import reasons
 from hpstudy.api.names import LABEL_FINAL, LABEL_STUDY
 from hpstudy.api.status import BestTrial
+from hpstudy.api.success import OnSuccessStatus
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.final_job import build_final_job
 from hpstudy_operator.groups import Group
 from hpstudy_operator.observe import LINGER, Snapshot, is_settled
-from hpstudy_operator.results import LOOK_SECONDS, final_changes
+from hpstudy_operator.results import HELD_SECONDS, LOOK_SECONDS, final_changes
 from tests.unit.operator.objects import (
     EARLIER,
     IMAGE,
@@ -31,6 +34,8 @@ from tests.unit.operator.objects import (
 FINAL: dict[str, Any] = {"spec": {"template": {"spec": {"containers": [{"name": "final", "args": ["{{ lr }}"]}]}}}}
 BEST = BestTrial(number=4, values={"eval_f1": 0.9}, hyperparameters={"lr": 0.01})
 DONE = stored(complete=10, best=(BEST,))
+QUEUE = "kueue.x-k8s.io/queue-name"
+REGISTRY: dict[str, Any] = {"imagePullSecrets": [{"name": "registry"}]}
 LONG_AGO = NOW - LINGER - timedelta(seconds=1)
 
 
@@ -107,6 +112,7 @@ class TestTheJob:
         record = decided(seen(succeeded(), storage=stored(pruned=10))).status["onSuccess"]
         assert (record["state"], "within the constraints" in record["message"]) == ("Failed", True)
         assert "trial" not in record
+        assert OnSuccessStatus.model_validate(record).trial is None
 
     def test_what_the_best_trial_lacks_is_told(self) -> None:
         template = {"spec": {"template": {"spec": {"containers": [{"name": "final", "image": "a:{{ momentum }}"}]}}}}
@@ -128,6 +134,24 @@ class TestTheJob:
         held = final(resource)
         held["spec"]["suspend"] = True
         assert "admitted" in decided(seen(resource, held)).status["onSuccess"]["message"]
+
+    def test_one_that_cannot_be_made_is_tried_again_every_minute(self) -> None:
+        resource = succeeded(pending(message="the Job is refused: no quota"))
+        decision = decided(seen(resource))
+        assert ("Job", "reviews-final") in results(decision)
+        assert decision.requeue == HELD_SECONDS
+        theirs = {("Job", "reviews-final"): {"metadata": {"name": "reviews-final"}}}
+        taken = decided(seen(succeeded(pending()), children=theirs))
+        assert "belongs to something else" in taken.status["onSuccess"]["message"]
+        resource["status"]["onSuccess"] = taken.status["onSuccess"]
+        assert decided(seen(resource, children=theirs)).requeue == HELD_SECONDS
+
+    def test_workers_that_hang_do_not_outlive_it_while_it_cannot_be_made(self) -> None:
+        resource = succeeded(pending(message="the Job is refused: no quota"))
+        worker = job(resource)
+        assert deleted(decided(observed(resource, worker, storage=DONE))) == []
+        resource["status"]["completionTime"] = LONG_AGO.isoformat()
+        assert deleted(decided(observed(resource, worker, storage=DONE))) == [("Job", "reviews-0")]
 
     def test_its_end_stays_when_it_is_gone(self) -> None:
         ended = pending(state="Succeeded", startTime="2026-03-01T11:59:58Z", completionTime="2026-03-01T11:59:59Z")
@@ -178,10 +202,9 @@ class TestThePod:
         volume = {"persistentVolumeClaim": {"claimName": "checkpoints"}}
         workers = {"template": {"spec": {"containers": [{"name": "worker", "image": "mine:1"}]}}}
         resource = study(onSuccess={"template": FINAL}, checkpoints={"volume": volume}, workers=workers)
-        resource["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
+        resource["metadata"]["labels"] = {QUEUE: "team", "team": "nlp"}
         made = build_final_job(resource, {"lr": "0.01"}, image=IMAGE)
         assert made["metadata"]["labels"][LABEL_STUDY] == "reviews"
-        assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
         template = made["spec"]["template"]
         assert template["metadata"]["labels"] == {LABEL_FINAL: "reviews"}
         pod, container = template["spec"], template["spec"]["containers"][0]
@@ -191,6 +214,41 @@ class TestThePod:
         assert (pod["automountServiceAccountToken"], pod["restartPolicy"]) == (False, "Never")
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+    def test_it_is_queued_as_the_workers_are_but_for_the_size_of_their_gang(self) -> None:
+        resource = study(onSuccess={"template": FINAL})
+        resource["metadata"] |= {
+            "labels": {QUEUE: "team", "kueue.x-k8s.io/priority-class": "high", "team": "nlp"},
+            "annotations": {"scheduling.volcano.sh/queue-name": "q", "scheduling.volcano.sh/group-min-member": "4"},
+        }
+        metadata = build_final_job(resource, {"lr": "0.01"}, image=IMAGE)["metadata"]
+        assert metadata["labels"].items() >= {QUEUE: "team", "kueue.x-k8s.io/priority-class": "high"}.items()
+        assert "team" not in metadata["labels"]
+        assert metadata["annotations"] == {"scheduling.volcano.sh/queue-name": "q", "hpstudy.io/generation": "1"}
+        own = {**FINAL, "metadata": {"labels": {QUEUE: "own"}}}
+        resource["spec"]["onSuccess"] = {"template": own}
+        assert build_final_job(resource, {"lr": "0.01"}, image=IMAGE)["metadata"]["labels"][QUEUE] == "own"
+
+    @pytest.mark.parametrize(
+        ("own", "workers", "expected"),
+        [
+            ({}, {}, {}),
+            ({}, REGISTRY | {"serviceAccountName": "w"}, REGISTRY | {"serviceAccountName": "w"}),
+            ({}, {"serviceAccount": "w"}, {"serviceAccount": "w"}),
+            ({"serviceAccount": "me"}, {"serviceAccountName": "w"}, {"serviceAccount": "me"}),
+            ({"serviceAccountName": "me"}, REGISTRY, REGISTRY | {"serviceAccountName": "me"}),
+            ({"imagePullSecrets": []}, REGISTRY, {"imagePullSecrets": []}),
+        ],
+    )
+    def test_it_pulls_its_image_and_opens_its_volumes_as_the_workers_do(
+        self, own: dict[str, Any], workers: dict[str, Any], expected: dict[str, Any]
+    ) -> None:
+        template = {"spec": {"template": {"spec": {"containers": [{"name": "final"}], **own}}}}
+        resource = study(onSuccess={"template": template}, workers={"template": {"spec": workers}})
+        pod = build_final_job(resource, {}, image=IMAGE)["spec"]["template"]["spec"]
+        found = {key: pod[key] for key in ("imagePullSecrets", "serviceAccountName", "serviceAccount") if key in pod}
+        assert found == expected
+        assert pod["automountServiceAccountToken"] is False
 
     def test_what_the_user_says_of_it_counts(self) -> None:
         pod = {"restartPolicy": "OnFailure", "serviceAccountName": "me", "automountServiceAccountToken": True}
