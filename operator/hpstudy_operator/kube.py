@@ -92,7 +92,8 @@ class Kube:
             timeout: seconds to connect and to read.
             may_write: asked before each call that changes something; False makes it a NotLeadingError.
         """
-        self._namespaces = namespaces
+        self.namespaces: tuple[str, ...] | None = tuple(namespaces) or None
+        """To which lists are limited; None when they are of all."""
         configuration = kubernetes.client.Configuration()
         config: Any = kubernetes.config  # not typed
         try:  # in the order in which kopf looks, or the two could work on different clusters
@@ -118,9 +119,19 @@ class Kube:
     def list_metadata(self, kind: str, labels: str = "") -> list[Resource]:
         """All objects of a kind that a label selector takes, in all namespaces that we have rights for, of each its
         metadata only."""
-        paths = [_path(kind, namespace) for namespace in self._namespaces or (None,)]
+        paths = [_path(kind, namespace) for namespace in ((None,) if self.namespaces is None else self.namespaces)]
         query = [("labelSelector", labels)] if labels else None
         return [item for path in paths for item in _items(self._call("GET", path, query, accept=_METADATA_ONLY))]
+
+    def may_list(self, kind: str, namespace: str) -> bool:
+        """Whether we have the right to list objects in a namespace; it goes with the namespace."""
+        try:
+            self._call("GET", _path(kind, namespace), [("limit", "1")], accept=_METADATA_ONLY)
+        except ApiError as error:
+            if error.status == 403:
+                return False
+            raise
+        return True
 
     def try_out(self, resource: Resource) -> None:
         """Ask whether the API server would make an object, which is not made.

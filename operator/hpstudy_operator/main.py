@@ -18,6 +18,7 @@ from hpstudy_operator.census import Restarts, Studies
 from hpstudy_operator.deletion import Deletion
 from hpstudy_operator.kube import ApiError, Kube, RefusedError, UnavailableError
 from hpstudy_operator.lease import TIMEOUT, Election, Lease
+from hpstudy_operator.namespaces import LOOK_SECONDS, Namespaces
 from hpstudy_operator.observe import Key
 from hpstudy_operator.pace import Pace
 from hpstudy_operator.queue import KeyedQueue
@@ -74,6 +75,8 @@ class Operator:
         )
         self._pace: Pace[Key] = Pace()
         self._watches = Watches(kube)
+        self.namespaces = Namespaces(kube, settings.namespaces)
+        """What kopf is to watch."""
         self._server = Server(settings.health_port, live=self._sick, ready=self._unready)
         self._studies, self._restarts = Studies(), Restarts()
         self._is_leading = False
@@ -96,6 +99,7 @@ class Operator:
         await self._server.start()
         self._tasks = [
             asyncio.create_task(self._audit_for_ever(), name="audit"),
+            asyncio.create_task(self._look_for_ever(), name="namespaces"),
             asyncio.create_task(self._lead(), name="election"),
         ]
 
@@ -170,6 +174,9 @@ class Operator:
         return "" if self._watches.have_told_all else "not all studies have been heard of yet"
 
     async def _reconcile(self, key: Key) -> float | None:
+        if not self.namespaces.serves(key.namespace):
+            self._storages.forget(key.namespace, key.name)
+            return None
         with metrics.reconciling():
             delay = await asyncio.get_running_loop().run_in_executor(self._threads, self._reconciler.reconcile, key)
         return None if delay is None else delay * random.uniform(1 - JITTER, 1)  # noqa: S311
@@ -184,6 +191,17 @@ class Operator:
                 _log.warning("the studies cannot be listed: %s", error)  # the API server is away: nobody's fault
             except Exception:
                 _log.exception("the audit failed")  # a check that is broken must not take the operator down
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            try:
+                gone = await self.namespaces.look(self._threads)
+                for key in self._watches.studies:
+                    if key.namespace in gone:
+                        self._add(key)
+            except (ApiError, UnavailableError) as error:
+                _log.warning("the namespaces cannot be looked at: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _audit_once(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._storages.close_idle)
@@ -216,12 +234,14 @@ def main() -> None:
     lease = settings.lease and Lease(Kube(connections=1, timeout=TIMEOUT), settings.lease)
     kube = Kube(WORKERS + 1, settings.namespaces, may_write=lease.is_held if lease else lambda: True)
     registry = kopf.OperatorRegistry()
-    Operator(kube, settings, Election(lease) if lease else None).register(registry)
+    operator = Operator(kube, settings, Election(lease) if lease else None)
+    operator.register(registry)
     kopf.run(
         registry=registry,
         settings=kopf_settings(),
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
+        insights=operator.namespaces.insights,
         standalone=True,
     )
 

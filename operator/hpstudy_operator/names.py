@@ -18,8 +18,8 @@ ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
 VOLCANO = "volcano"
 """Volcano's usual name as ``schedulerName``."""
 _QUEUES = ("kueue.x-k8s.io/", "scheduling.volcano.sh/")
-"""What of a study's labels and annotations is for those who queue its Jobs: with Kueue, for example, the queue in which a
-Job waits for room; https://kueue.sigs.k8s.io/docs/tasks/run/jobs/"""
+"""What of a study's labels and annotations is for those who queue its Jobs: with Kueue, say, the queue in which a Job
+waits for room; https://kueue.sigs.k8s.io/docs/tasks/run/jobs/"""
 MIN_MEMBER = "scheduling.volcano.sh/group-min-member"
 """On a Job: how many of its pods Volcano starts together or not at all; read in its pg_controller_handler.go."""
 

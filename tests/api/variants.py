@@ -16,6 +16,7 @@ _BUILDERS = ("build_config_map", "build_service", "build_worker_job")
 
 def hurried() -> None:
     main.AUDIT_SECONDS = 0.3
+    main.LOOK_SECONDS = 0.5
     main.STOP_SECONDS = 1.0
 
 
