@@ -65,6 +65,17 @@ def test_a_trial_that_takes_too_long_is_ended_and_no_other_is(
         assert failures(made) == [("timeout", "took longer than trialTimeout 8s")]
 
 
+@pytest.mark.parametrize("workers", [{"trialsPerPod": 2}, {"isolation": "inline"}], ids=["side by side", "inline"])
+def test_a_report_that_cannot_be_recorded_ends_its_trial_and_no_other(tmp_path: Path, workers: dict[str, Any]) -> None:
+    with group(tmp_path, "reports_nonsense", workers=workers, budget={"maxTrials": 4}) as made:
+        assert made.join() == [0]
+        assert made.states() == ["COMPLETE", "FAIL", "FAIL"] + ["COMPLETE"] * 3
+        on_the_rank, in_the_driver = failures(made)
+    assert on_the_rank[0] == in_the_driver[0] == "error", "and neither is tried again"
+    assert on_the_rank[1].startswith("ValueError: trial.report: step must be a whole number from 0 to 2147483647")
+    assert in_the_driver[1].startswith("its report was refused: OverflowError: ")
+
+
 @contextlib.contextmanager
 def limited_to(mebibytes: int) -> Iterator[Path]:
     """A control group with a limit of memory, below that of this process, as a container has one."""

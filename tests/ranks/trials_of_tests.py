@@ -210,3 +210,14 @@ def says_where(trial: Trial) -> float:
     where = " ".join(os.environ[name] for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"))
     Path(os.environ["TEST_FOLDER"], f"interfaces-{dist.get_rank()}").write_text(where)
     return 0.0
+
+
+def reports_nonsense(trial: Trial) -> float:
+    """The second trial reports what the rank refuses, the third gets it past the rank, to the driver."""
+    trial.report(1.0, 1)
+    if trial.number == 1:
+        trial.report(1.0, -1)
+    if trial.number == 2:
+        assert trial._reporter is not None
+        trial._reporter.report(2**70, {"loss": 1.0})
+    return 1.0

@@ -24,7 +24,7 @@ def test_a_missing_metric_is_a_failure_that_names_what_was_there() -> None:
     assert outcome.message == "metric 'size' was not reported; the trial reported f1, loss"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "high", True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "high", True, 10**400])
 def test_a_metric_that_is_no_finite_number_is_a_failure(value: Any) -> None:
     outcome = conclude({"f1": value, "size": 1}, STUDY)
     assert outcome.failure is Failure.METRIC_MISSING

@@ -28,7 +28,11 @@ def reported_value(spec: StudySpec, metrics: Mapping[str, Any]) -> float | None:
     if not spec.is_scalar:
         return None
     values = [find_metric(metrics, objective.metric) for objective in spec.objectives]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+    try:
+        comparable = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    except OverflowError:  # a whole number that no float can hold
+        comparable = False
+    if not comparable:
         return None
     return float(values[0]) if len(values) == 1 else spec.weighted_sum([float(value) for value in values])
 

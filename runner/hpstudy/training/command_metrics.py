@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hpstudy.api.command import NAME, STEP, VALUE
+from hpstudy.training.values import LAST_STEP, check_metrics
 
 _CHUNK = 1 << 20  # bytes
 _LINE_LIMIT = 1 << 16
@@ -117,6 +118,10 @@ class JsonLines:
         if not isinstance(metrics, dict):
             raise MetricsError(f"{where} must be an object of metrics by name, got {line!r:.200}")
         step = _step(metrics.pop(STEP, self._before + self._count), where)
+        try:
+            check_metrics(metrics)
+        except ValueError as error:
+            raise MetricsError(f"{where}: {error}") from None
         return Reported(step, metrics)
 
 
@@ -158,8 +163,8 @@ class Pattern:
 
 def _step(value: Any, where: str) -> int:
     """A whole number, however it is written."""
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         number = float(value)
-        if not isinstance(value, bool) and number.is_integer() and number >= 0:
+        if not isinstance(value, bool) and number.is_integer() and 0 <= number <= LAST_STEP:
             return int(number)
-    raise MetricsError(f"{where}: the step must be a whole number from 0, got {value!r:.80}")
+    raise MetricsError(f"{where}: the step must be a whole number from 0 to {LAST_STEP}, got {value!r:.80}")

@@ -6,6 +6,7 @@ from typing import Any
 from hpstudy.api.study import Objective
 from hpstudy.entry import import_entry
 from hpstudy.training.trial import Trial
+from hpstudy.training.values import plain
 
 
 class FunctionForm:
@@ -35,23 +36,13 @@ class FunctionForm:
 def name_metrics(result: Any, objectives: Sequence[Objective], entry: str) -> dict[str, Any]:
     """Metrics by name, from what a function returned."""
     if isinstance(result, Mapping):
-        return {str(name): _plain(value) for name, value in result.items()}
+        return {str(name): plain(value) for name, value in result.items()}
     names = [objective.metric for objective in objectives]
     values = list(result) if isinstance(result, Sequence) and not isinstance(result, str) else [result]
-    values = [_plain(value) for value in values]
+    values = [plain(value) for value in values]
     if len(values) != len(names) or not all(isinstance(value, int | float) for value in values):
         raise TypeError(
             f"{entry} returned {result!r:.200}; it must return {'a number' if len(names) == 1 else 'numbers'} "
             f"for {', '.join(names)}, or a mapping of metrics"
         )
     return dict(zip(names, values, strict=True))
-
-
-def _plain(value: Any) -> Any:
-    """Tensors and arrays as Python's own numbers and lists; one of a single element is a number."""
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    plain = value.tolist() if hasattr(value, "tolist") else value
-    while plain is not value and isinstance(plain, list) and len(plain) == 1:
-        plain = plain[0]
-    return plain

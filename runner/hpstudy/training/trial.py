@@ -15,6 +15,7 @@ from hpstudy.api.study import Objective
 from hpstudy.checkpoints.local import live_folder
 from hpstudy.checkpoints.store import CheckpointStore
 from hpstudy.training.checkpoints import TrialCheckpoints
+from hpstudy.training.values import check_metrics, check_step, plain
 
 # A peer that dies closes its connection, which ends the wait at once; one that trains slowly must not.
 _AGREEMENT_TIMEOUT = timedelta(days=7)
@@ -142,9 +143,15 @@ class Trial:
 
         Args:
             step: counts up within the trial (epochs, so that trials with other batch sizes compare).
+
+        Raises:
+            ValueError: the step is no whole number from 0, or a metric cannot be recorded.
         """
         if self._reporter is not None:
-            metrics = dict(value) if isinstance(value, Mapping) else {self.objectives[0].metric: value}
+            given = value if isinstance(value, Mapping) else {self.objectives[0].metric: value}
+            metrics = {name: plain(each) for name, each in given.items()}
+            step = check_step(step)
+            check_metrics(metrics)
             self._prune = self._reporter.report(step, metrics) or self._prune
             self.checkpoints.note(step, metrics)
             if self._live:

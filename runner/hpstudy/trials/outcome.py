@@ -64,7 +64,7 @@ def conclude_pruned(metrics: Mapping[str, Any], spec: StudySpec) -> Outcome:
 def _number(metrics: Mapping[str, Any], name: str) -> float:
     value = _present(metrics, name)
     if not _is_number(value):
-        raise _MissingError(f"metric {name!r} is {value!r}, it must be a finite number")
+        raise _MissingError(f"metric {name!r} is {value!r:.200}, it must be a finite number")
     return float(value)
 
 
@@ -84,4 +84,7 @@ def _present(metrics: Mapping[str, Any], name: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

@@ -45,7 +45,7 @@ class Attempt:
         waiting_for: nodes whose ranks have not ended.
         launch: number of the trial that its ranks were launched for; another's where they live for many.
         link: rank zero's.
-        decided: how it ends whatever its ranks say, because the driver ended it.
+        decided: how it ends without a result, whatever else its ranks say, because the driver ended it.
         stoppable: its ranks look whether they are asked to stop, and save before they do.
         stopping: its worker was told to stop.
         lost: which node went away.
@@ -97,17 +97,17 @@ class Attempt:
         return conclude(self.result.metrics, spec)
 
     def _failure(self) -> tuple[Failure, str] | None:
+        cause = root_cause(self.causes)
+        if self.result is not None and (cause is None or cause.kind is not Kind.RAISED):
+            return None  # its checkpoint is published: what ended the ranks after that undoes nothing
         if self.decided:
             return self.decided
-        if self.stopping and (self.result is None or self.causes):  # it may have come to its end meanwhile
+        if self.stopping:
             return PREEMPTED
-        cause = root_cause(self.causes)
         if self.lost and (cause is None or cause.kind is not Kind.RAISED):
             return Failure.LOST, self.lost
         if cause is not None:
             if cause.traceback:
                 _log.error("trial %d failed on rank %d\n%s", self.number, cause.rank, cause.traceback)
             return cause.failure, cause.message
-        if self.result is None:
-            return Failure.ERROR, "the ranks ended without a result"
-        return None
+        return Failure.ERROR, "the ranks ended without a result"

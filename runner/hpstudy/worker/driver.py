@@ -4,12 +4,14 @@ A process of its own on pod 0, because sockets and a database's connections do n
 supervisor does.
 """
 
+import logging
 import socket
 import time
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
+from hpstudy.storage.opening import StorageUnreachableError
 from hpstudy.trials.budget import Next
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
@@ -36,10 +38,13 @@ from hpstudy.worker.grace import grace_seconds
 from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
 from hpstudy.worker.slots import Slots
 
+_log = logging.getLogger(__name__)
+
 _WAIT_SECONDS = 1.0
 """How often a group that has no trial looks whether another group's failed and left room."""
 _SAVING_SHARE = 2 / 3
 """Of the pod's grace period, for trials to save: the rest is for telling how they ended."""
+_MESSAGE_LIMIT = 2000  # characters; a database's error repeats its statement
 
 
 class Driver(Leader):
@@ -164,7 +169,14 @@ class Driver(Leader):
             self._slots.note_memory(attempt.result.memory)
         if outcome.failure is Failure.OOM:
             self._slots.note_out_of_memory()
-        outcome = self._loop.tell(attempt.assignment, outcome)
+        try:
+            outcome = self._loop.tell(attempt.assignment, outcome)
+        except (StorageUnreachableError, InvalidStudyError):
+            raise
+        except Exception as error:
+            _log.exception("the end of trial %d was refused", attempt.number)
+            outcome = Outcome(failure=Failure.ERROR, message=_refused("end", error))
+            outcome = self._loop.tell(attempt.assignment, outcome)
         self._events.emit_end(attempt.number, outcome, attempt.seconds)
         if self._session is not None and self._session.ending:
             self._end_session(self._session)
@@ -196,11 +208,8 @@ class Driver(Leader):
         match message:
             case Progress(share=share):
                 self._events.emit("progress", number=attempt.number, share=share)
-            case Report(step=step, metrics=metrics):
-                attempt.metrics = metrics
-                prune = self._loop.report(attempt.assignment, step, metrics, past=message.past)
-                self._events.emit("report", number=attempt.number, step=step, metrics=metrics)
-                self._nodes.answer(link, Answer(prune=prune))
+            case Report():
+                self._report(attempt, link, message)
             case Stoppable():
                 attempt.stoppable = True
             case Stopped():
@@ -213,6 +222,21 @@ class Driver(Leader):
             case Failed(cause=cause):
                 attempt.causes.append(cause)
                 attempt.waiting_for.clear()
+
+    def _report(self, attempt: Attempt, link: "Link[bytes, bytes]", report: Report) -> None:
+        """Record it and answer. What storage, sampler or pruner cannot take ends this trial, and no other."""
+        try:
+            prune = self._loop.report(attempt.assignment, report.step, report.metrics, past=report.past)
+        except (StorageUnreachableError, InvalidStudyError):
+            raise
+        except Exception as error:
+            _log.exception("a report of trial %d was refused", attempt.number)
+            attempt.decided = attempt.decided or (Failure.ERROR, _refused("report", error))
+            self._abort(attempt)
+        else:
+            attempt.metrics = report.metrics
+            self._events.emit("report", number=attempt.number, step=report.step, metrics=report.metrics)
+            self._nodes.answer(link, Answer(prune=prune))
 
     @property
     def _busy(self) -> bool:
@@ -284,3 +308,7 @@ class Driver(Leader):
     def _end_session(self, session: Session) -> None:
         for node in session.waiting_for:
             self._nodes.send(node, Abort(number=session.launch))
+
+
+def _refused(what: str, error: Exception) -> str:
+    return f"its {what} was refused: {type(error).__name__}: {error}"[:_MESSAGE_LIMIT]

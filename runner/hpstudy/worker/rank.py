@@ -17,6 +17,7 @@ from hpstudy.checkpoints.store import CheckpointStore
 from hpstudy.training.form import Form
 from hpstudy.training.isolation import seed_generators
 from hpstudy.training.trial import Trial, TrialStopped
+from hpstudy.training.values import check_metrics
 from hpstudy.trials.causes import Cause
 from hpstudy.trials.channel import connect
 from hpstudy.trials.messages import (
@@ -172,6 +173,7 @@ def train(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> En
         trial.begin()
         try:
             ended = Ended(form.run(trial))
+            check_metrics(ended.metrics)
         except optuna.TrialPruned:
             trial.prune()
             ended = Ended({}, pruned=True)

@@ -70,10 +70,14 @@ class TestJsonLines:
         [
             ("loss=0.5", "m.jsonl, line 1 is no JSON"),
             ("[0.5]", "must be an object of metrics by name, got '\\[0.5\\]'"),
-            ('{"step": 0.5}', "the step must be a whole number from 0, got 0.5"),
+            ('{"step": 0.5}', "the step must be a whole number from 0 to 2147483647, got 0.5"),
             ('{"step": true}', "the step must be a whole number"),
             ('{"step": -1}', "the step must be a whole number"),
             ('{"step": "x"}', "the step must be a whole number"),
+            ('{"step": 2147483648}', "the step must be a whole number from 0 to 2147483647, got 2147483648"),
+            (f'{{"step": 1{"0" * 400}}}', "the step must be a whole number"),
+            (f'{{"loss": 1{"0" * 400}}}', "line 1: metric 'loss' is a whole number of 1329 bits, too large"),
+            (f'{{"folds": [0.5, 1{"0" * 400}]}}', "metric 'folds' is a whole number of 1329 bits"),
         ],
     )
     def test_another_line_is_an_error_that_shows_it(self, line: str, complaint: str) -> None:
