@@ -17,13 +17,20 @@ _ATTEMPTS = 20
 
 
 def release_all(kube: Kube) -> int:
-    """Take our finalizer off every study; returns of how many."""
+    """Take our finalizer off every study that may be listed; returns of how many.
+
+    Raises:
+        ApiError: the API server says no to one of them.
+        UnavailableError: it does not answer, or a study is never as it was read.
+    """
     try:
         held = [found for found in kube.list_metadata(KIND) if is_held(found)]
     except ApiError as error:
-        if error.status != 404:
+        if error.status not in {403, 404}:
             raise
-        return 0  # the CRD is gone, and all studies with it
+        # The CRD is gone, and all studies with it; or the namespace, and our Role with it.
+        print(f"left out: {error}")
+        return 0
     for found in held:
         _release(kube, found["metadata"]["namespace"], found["metadata"]["name"])
     return len(held)
@@ -38,9 +45,17 @@ def _release(kube: Kube, namespace: str, name: str) -> None:
 
 
 def main() -> None:
-    """Release the studies of the namespaces that are named, or of all."""
+    """Release the studies of the namespaces that are named, or of all. Exits with 1 when some were not."""
     logs.configure()
-    print(f"{release_all(Kube(1, sys.argv[1:]))} studies released")
+    failed = False
+    for namespace in sys.argv[1:] or [""]:
+        where = namespace or "all namespaces"
+        try:
+            print(f"{where}: {release_all(Kube(1, [namespace] if namespace else []))} studies released")
+        except (ApiError, UnavailableError) as error:
+            print(f"{where}: {error}")
+            failed = True
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

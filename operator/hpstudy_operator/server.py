@@ -41,7 +41,8 @@ class Server:
         # Probes and scrapes are answered at once: nothing that is under way is worth waiting for.
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "0.0.0.0", self._port).start()  # noqa: S104
+        # None: all addresses of both families. A cluster may have IPv6 alone.
+        await web.TCPSite(self._runner, None, self._port).start()
 
     async def stop(self) -> None:
         """Answer no more."""

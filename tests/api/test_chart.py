@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.api.harness import Api
+from tests.api.harness import Api, eventually
 from tests.api.installed import CHART, helm
 from tests.support.apiserver import ApiServer
 
@@ -61,6 +61,47 @@ def test_the_password_is_kept_over_upgrades_and_given_by_reference(server: ApiSe
     (url, *_) = pod_of(kubectl.get("deployment", "twice-hpstudy"))["containers"][0]["env"]
     assert url.keys() == {"name", "valueFrom"}
     helm(*uninstall)
+
+
+def test_a_password_of_ones_own_is_used_where_nothing_can_be_looked_up() -> None:
+    """As in Argo CD, which renders the chart again and again."""
+    passwords = [rendered()["Secret", "hpstudy-postgresql"]["stringData"]["password"] for _ in range(2)]
+    assert passwords[0] != passwords[1]
+    own = [rendered("--set=postgresql.existingSecret=mine") for _ in range(2)]
+    assert own[0] == own[1]
+    assert not [name for kind, name in own[0] if kind == "Secret"]
+    variables = [
+        variable["valueFrom"]["secretKeyRef"]
+        for workload in (own[0]["Deployment", "hpstudy"], own[0]["StatefulSet", "hpstudy-postgresql"])
+        for variable in _container(workload)["env"]
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    ]
+    assert variables == [{"name": "mine", "key": "url"}, {"name": "mine", "key": "password"}]
+
+
+def test_the_hook_that_releases_studies_is_admitted_as_the_operator_is_and_ends_before_helm_gives_up() -> None:
+    objects = rendered("--set=resources.limits.cpu=1")
+    job = objects["Job", "hpstudy-release"]
+    assert _container(job)["resources"] == _container(objects["Deployment", "hpstudy"])["resources"]
+    assert _container(job)["resources"]["limits"]["cpu"] == 1
+    assert job["spec"]["activeDeadlineSeconds"] < 300
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0
+
+
+def test_a_hook_that_fails_leaves_neither_rights_nor_a_job_without_them(server: ApiServer) -> None:
+    """Helm waits for a Job that nothing runs here."""
+    Api(server).create_namespace("stuck")
+    target = ("--namespace=stuck", f"--kubeconfig={server.kubeconfig}")
+    helm("install", "stuck", str(CHART), *target, "--set=crds.install=false")
+    with pytest.raises(RuntimeError, match="timed out"):
+        helm("uninstall", "stuck", *target, "--timeout=3s")
+    kubectl = server.kubectl.in_namespace("stuck")
+    kinds = "job,pod,serviceaccount,clusterrole,clusterrolebinding"
+
+    def left() -> str:
+        return kubectl("get", kinds, "--selector=app.kubernetes.io/instance=stuck", "--output=name")
+
+    eventually(lambda: left() == "", "nothing left")
 
 
 def test_the_crd_outlives_the_chart() -> None:

@@ -1,10 +1,14 @@
 """An operator that watches some namespaces: with Roles in them, and no right anywhere else."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.api.conftest import assert_clean
 from tests.api.harness import QUIET, Api, Operator, Resource, Team, eventually, study
@@ -114,6 +118,53 @@ def test_a_watched_namespace_that_goes_takes_nobody_along_and_is_served_when_it_
     lost.apply(study("again"))
     lost.until("StorageReady", "True", name="again")
     goes_on(3)
+
+
+def test_when_the_chart_is_uninstalled_a_namespace_that_is_gone_holds_up_no_other(
+    narrow: ApiServer, teams: dict[str, Team], watching: Operator
+) -> None:
+    """The hook's Job, with the rights that it has then."""
+    text = helm(
+        "template", "hpstudy", str(CHART), f"--namespace={SYSTEM}", "--show-only=templates/uninstall.yaml", VALUES
+    )
+    hook = [found for found in yaml.safe_load_all(text) if found]
+    narrow.kubectl.in_namespace("").apply(*(found for found in hook if found["kind"] != "Job"))
+    (job,) = (found for found in hook if found["kind"] == "Job")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == list(WATCHED)
+    account = {"KUBECONFIG": str(narrow.kubeconfig_of(SYSTEM, pod["serviceAccountName"]))}
+
+    def release(*namespaces: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *container["command"][1:], *namespaces]
+        return subprocess.run(
+            command, env={**os.environ, **account}, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    held = [teams[name] for name in WATCHED]
+    for team in held:
+        team.apply(study("held", deletionPolicy="Delete"))
+        eventually(lambda team=team: team.study("held")["metadata"].get("finalizers"), "a finalizer")
+    assert watching.stop(signal.SIGKILL) != 0
+    try:
+        # One that is gone, and one without a right to release: what is wrong is said, and the others are released.
+        (role,) = (
+            {**found, "rules": [{**found["rules"][0], "verbs": ["get", "list"]}]}
+            for found in hook
+            if found["kind"] == "Role" and found["metadata"]["namespace"] == held[0].namespace
+        )
+        narrow.kubectl.in_namespace("").apply(role)
+        done = release(held[0].namespace, "gone", held[1].namespace)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert f"{held[1].namespace}: 1 studies released" in done.stdout
+        narrow.kubectl.in_namespace("").apply(*(found for found in hook if found["kind"] == "Role"))
+        done = release(OTHER, held[0].namespace, held[1].namespace)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "left out" in done.stdout
+        for team in held:
+            team.kubectl.delete("hps", "held")
+    finally:
+        watching.start()
 
 
 def _asked_but_for_looks(server: ApiServer, namespace: str) -> list[Resource]:

@@ -25,6 +25,11 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{ (index . 1).repository }}:{{ (index . 1).tag | default (index . 0).Chart.AppVersion }}
 {{- end }}
 
+{{/* The Secret with password and URL of the chart's PostgreSQL. */}}
+{{- define "hpstudy.databaseSecret" -}}
+{{ .Values.postgresql.existingSecret | default (printf "%s-postgresql" (include "hpstudy.name" .)) }}
+{{- end }}
+
 {{/* What the restricted Pod Security Standard wants of a container, and a root file system that nobody writes to. */}}
 {{- define "hpstudy.containerSecurity" -}}
 allowPrivilegeEscalation: false
