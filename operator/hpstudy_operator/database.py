@@ -4,7 +4,8 @@ time."""
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import optuna
@@ -19,13 +20,15 @@ from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_
 from hpstudy.storage.reading import StudySnapshot, longest_trial, read_from
 from hpstudy.storage.settings import record_settings
 from hpstudy_operator.metrics import STORAGE_SECONDS
+from hpstudy_operator.outages import Outages
 from hpstudy_operator.tenants import Tenants
 
 _log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 5.0
-"""A storage that cannot be reached is left alone for so long. A connection may take ten seconds to fail, and every
-study of the storage asks: without this a dead database would keep all threads busy."""
+STUCK_SECONDS = 5.0
+"""A look takes tenths of a second, the making of all tables one or two. When one has taken so long, the others of the
+storage leave: what hangs there must not hold the passes of all."""
+_TURN = 0.25  # seconds; between two looks at whether the one whose turn it is has been at it for too long
 HEARD_SECONDS = 60.0
 """Between two polls of a storage that tells what happens: for what a listener cannot know that it missed."""
 BUSY_SECONDS = 5.0
@@ -56,16 +59,16 @@ class _Followed:
 class Database:
     """A storage by its URL. Safe for many threads, which it serves one after the other."""
 
-    def __init__(self, url: str, tenants: Tenants) -> None:
-        self._url, self._tenants = url, tenants
+    def __init__(self, url: str, tenants: Tenants, outages: Outages) -> None:
+        self._url, self._tenants, self._outages = url, tenants, outages
         self._lock = threading.Lock()
+        self._since = time.monotonic()
+        """When it was taken, or let go, last."""
         self._storage: optuna.storages.RDBStorage | None = None
         self._is_made = False
         """Its tables are known to be there."""
         self._followed: dict[str, _Followed] = {}
         """By their names in the storage."""
-        self._failed: tuple[float, str] | None = None
-        """When it last could not be reached, and why."""
         self._interval = BUSY_SECONDS
         self.rings = False
         """Whether it tells when trials begin or end."""
@@ -85,36 +88,41 @@ class Database:
         self, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool = False
     ) -> StudySnapshot:
         """Prepare, tell and read: see :meth:`Storages.look`."""
-        with self._lock:
+        with self._outages.attempt(self._url), self._turn():
             self.used = time.monotonic()
-            if self._failed and self.used < self._failed[0] + RETRY_SECONDS:
-                raise StorageUnreachableError(self._failed[1])
             try:
-                snapshot = self._look(self._opened(study.metadata.namespace), study, generation, ends, with_longest)
-            except StorageUnreachableError as error:
-                self._fail(error)
+                return self._look(self._opened(study.metadata.namespace), study, generation, ends, with_longest)
+            except StorageUnreachableError:
+                self._fail()
                 raise
-            self._failed = None
-            return snapshot
 
     def poll(self) -> list[StudyName]:
         """Ask with one query which of the followed studies have moved since they were last looked at; all of them when
-        the storage does not answer, so that their conditions say so."""
-        with self._lock:
+        the storage does not answer, so that their conditions say so. Nothing while a look is under way: the next poll
+        is due at once."""
+        if not self._take(0):
+            return []
+        try:
             self.polled = time.monotonic()
             followed = dict(self._followed)  # others may be forgotten meanwhile
             if not followed:
                 return []
             try:
-                storage = self._storage = self._storage or reopen_storage(self._url)
-                with STORAGE_SECONDS.labels("poll").time(), storage_errors(), storage.engine.connect() as connection:
-                    pulses = read_pulses(connection, followed)
-            except StorageUnreachableError as error:
-                self._fail(error)
+                with self._outages.attempt(self._url):
+                    pulses = self._pulses(followed)
+            except StorageUnreachableError:
+                self._fail()
                 return [study.name for study in followed.values()]
             moved = [study.name for name, study in followed.items() if pulses.get(name) != study.pulse]
             self._interval = BUSY_SECONDS if moved else min(2 * self._interval, CALM_SECONDS)
             return moved
+        finally:
+            self._release()
+
+    def _pulses(self, followed: Mapping[str, _Followed]) -> dict[str, Pulse]:
+        storage = self._storage = self._storage or reopen_storage(self._url)
+        with STORAGE_SECONDS.labels("poll").time(), storage_errors(), storage.engine.connect() as connection:
+            return read_pulses(connection, followed)
 
     def is_due(self, *, heard: bool) -> bool:
         """Whether to poll now.
@@ -131,11 +139,31 @@ class Database:
 
     def close(self, wait: float = 0.0) -> None:
         """Give the connection back; what is known stays. Not while it is used, for which it waits so many seconds."""
-        if self._lock.acquire(timeout=wait):
+        if self._take(wait):
             try:
                 self._disconnect()
             finally:
-                self._lock.release()
+                self._release()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        while not self._take(_TURN):
+            if time.monotonic() > self._since + STUCK_SECONDS:
+                raise StorageUnreachableError(f"it has been at the same request for more than {STUCK_SECONDS:g} s")
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _take(self, wait: float) -> bool:
+        taken = self._lock.acquire(timeout=wait)
+        if taken:
+            self._since = time.monotonic()
+        return taken
+
+    def _release(self) -> None:
+        self._since = time.monotonic()
+        self._lock.release()
 
     def _opened(self, namespace: str) -> optuna.storages.RDBStorage:
         if self._storage is None and self._is_made:
@@ -181,9 +209,8 @@ class Database:
         self._followed[name] = followed
         return snapshot
 
-    def _fail(self, error: StorageUnreachableError) -> None:
+    def _fail(self) -> None:
         """Opened anew next time: the tables or the role itself may be gone with a database that was replaced."""
-        self._failed = (time.monotonic(), str(error))
         self._disconnect()
         self._is_made = self.rings = False
         self._followed.clear()

@@ -24,6 +24,7 @@ from hpstudy_operator.groups import has_ended
 from hpstudy_operator.kube import Kube, Ref, Resource
 from hpstudy_operator.observe import Snapshot, is_over
 from hpstudy_operator.results import is_held_up
+from hpstudy_operator.outages import Outages
 from hpstudy_operator.tenants import TENANT_SECRET, Tenants, is_provided, secret_value
 
 _log = logging.getLogger(__name__)
@@ -70,9 +71,10 @@ def is_going(resource: Resource) -> bool:
 class Deletion:
     """What the deletion of studies needs. Safe for many threads as long as each works on another study."""
 
-    def __init__(self, kube: Kube, tenants: Tenants) -> None:
+    def __init__(self, kube: Kube, tenants: Tenants, outages: Outages | None = None) -> None:
         self._kube = kube
         self._tenants = tenants
+        self._outages = outages or Outages()
 
     def prepare(self, resource: Resource) -> Resource | None:
         """Give the study the finalizer that its policy wants, or take it away; before anything is in the storage.
@@ -122,7 +124,8 @@ class Deletion:
         reference = (spec.get("storage") or {}).get("secretRef") or TENANT_SECRET.model_dump()
         secret = self._kube.get("Secret", namespace, reference["name"])
         if "storage" not in spec and (secret is None or is_provided(secret)):
-            self._tenants.remove_study(namespace, stored)
+            with self._outages.attempt(self._tenants.admin_url, namespace):
+                self._tenants.remove_study(namespace, stored)
             return
         url = secret_value(secret, reference.get("key", TENANT_SECRET.key)) if secret else None
         if url is None:
@@ -132,7 +135,7 @@ class Deletion:
         except InvalidStudyError as error:
             raise _OutOfReachError(f"Secret {reference['name']!r}: {error.message}") from None
         try:
-            with storage_errors(), engine.begin() as connection:
+            with self._outages.attempt(url), storage_errors(), engine.begin() as connection:
                 if inspect(connection).has_table("studies"):
                     remove_study(connection, stored)
         finally:

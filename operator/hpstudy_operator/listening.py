@@ -1,6 +1,5 @@
 """Hearing from a PostgreSQL database that trials have begun or ended, on one connection."""
 
-import contextlib
 import logging
 import select
 import threading
@@ -10,11 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
-from sqlalchemy.engine import URL
 
 from hpstudy.storage.bell import CHANNEL
-from hpstudy.storage.connecting import connect_args
+from hpstudy.storage.connecting import connected
 from hpstudy.storage.opening import parse_url
 
 _log = logging.getLogger(__name__)
@@ -27,6 +24,7 @@ TEST_SECONDS = 5.0
 """Within which the listener must hear itself. It takes milliseconds."""
 CHECK_SECONDS = 30.0
 """Between two checks that the connection is still there, and still listens."""
+_APPLICATION = "hpstudy-listener"
 _TURN = 0.5  # seconds; between two looks at whether to stop
 
 
@@ -61,7 +59,7 @@ class Listener:
         while not self._closed.is_set():
             delay = RECONNECT_SECONDS
             try:
-                with _connected(self._url) as connection:
+                with connected(self._url, _APPLICATION) as connection:
                     if self._hears_itself(connection):
                         self._listen(connection)
                     else:
@@ -74,6 +72,8 @@ class Listener:
                 if not self._complained:
                     _log.warning("the database at %s cannot be listened to: %s", self._url.host, str(error).strip())
                 self._complained = True
+            except Exception:
+                _log.exception("the listener at %s failed", self._url.host)  # the next connection may go well
             if self.is_live:
                 self.is_live = False
                 self._turned()
@@ -84,7 +84,7 @@ class Listener:
         with connection.cursor() as cursor:
             cursor.execute(f"listen {CHANNEL}")
         word = f"test-{uuid.uuid4()}"
-        with _connected(self._url) as other, other.cursor() as cursor:
+        with connected(self._url, _APPLICATION) as other, other.cursor() as cursor:
             cursor.execute("select pg_notify(%s, %s)", (CHANNEL, word))
         deadline = time.monotonic() + TEST_SECONDS
         while time.monotonic() < deadline and not self._closed.is_set():
@@ -109,19 +109,10 @@ class Listener:
 
 def _wait(connection: Any) -> set[str]:
     """What is said within a moment, each word once, however often it was said."""
-    select.select([connection], [], [], _TURN)
+    poller = select.poll()  # unlike select(), for descriptors above 1024, too
+    poller.register(connection, select.POLLIN)
+    poller.poll(1000 * _TURN)
     connection.poll()
     words = {notification.payload for notification in connection.notifies}
     connection.notifies.clear()
     return words
-
-
-@contextlib.contextmanager
-def _connected(url: URL) -> Any:
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = psycopg2.connect(plain, **connect_args(url, "hpstudy-listener"))
-    connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-    try:
-        yield connection
-    finally:
-        connection.close()

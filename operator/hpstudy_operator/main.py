@@ -12,6 +12,7 @@ import kopf
 
 from hpstudy.api.names import LABEL_STUDY
 from hpstudy.api.study import GROUP, KIND, PLURAL, VERSION
+from hpstudy.storage.connecting import limit_waiting
 from hpstudy_operator import logs, metrics
 from hpstudy_operator.audit import AUDIT_SECONDS
 from hpstudy_operator.census import Restarts, Studies
@@ -20,6 +21,7 @@ from hpstudy_operator.kube import ApiError, Kube, RefusedError, UnavailableError
 from hpstudy_operator.lease import TIMEOUT, Election, Lease
 from hpstudy_operator.namespaces import LOOK_SECONDS, Namespaces
 from hpstudy_operator.observe import Key
+from hpstudy_operator.outages import Outages
 from hpstudy_operator.pace import Pace
 from hpstudy_operator.queue import KeyedQueue
 from hpstudy_operator.reconcile import Reconciler
@@ -38,7 +40,9 @@ JITTER = 0.2
 """Share by which delays are shortened at most, so that studies applied together do not ask the database together for
 ever. Never lengthened: a study with a time to live goes when that is over."""
 STUCK_SECONDS = 300.0
-"""A study that waited or was worked on for so long means that something hangs: every call has a time-out well below."""
+"""A study that waited or was worked on for so long means that something hangs. Every call has a
+time-out below: half a minute for the API server and for a statement (connecting.py), four for what removes a large
+study."""
 START_SECONDS = 1.0
 """Between two looks after the start whether the watches have told of all there is: the kubelet asks every five."""
 STOP_SECONDS = 15.0
@@ -66,8 +70,9 @@ class Operator:
         tenants = Tenants(
             self._kube, settings.database_url, settings.workers_database_host, settings.workers_database_port
         )
-        self._storages = Storages(self._kube, tenants, self._on_trial)
-        deletion = Deletion(self._kube, tenants)
+        outages = Outages()
+        self._storages = Storages(self._kube, tenants, self._on_trial, outages)
+        deletion = Deletion(self._kube, tenants, outages)
         self._reconciler = Reconciler(self._kube, self._storages, deletion, settings.runner_image)
         self._threads = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="reconcile")
         self._queue: KeyedQueue[Key] = KeyedQueue(
@@ -231,6 +236,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"error: {error}")
     logs.configure(settings.log_level)
+    limit_waiting()
     lease = settings.lease and Lease(Kube(connections=1, timeout=TIMEOUT), settings.lease)
     kube = Kube(WORKERS + 1, settings.namespaces, may_write=lease.is_held if lease else lambda: True)
     registry = kopf.OperatorRegistry()

@@ -18,8 +18,9 @@ from hpstudy.storage.ends import PodEnd
 from hpstudy.storage.opening import StorageUnreachableError, parse_url
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy_operator.database import Database
-from hpstudy_operator.kube import Kube
+from hpstudy_operator.kube import ApiError, Kube, RefusedError
 from hpstudy_operator.listening import Listener
+from hpstudy_operator.outages import Outages
 from hpstudy_operator.tenants import TENANT_SECRET, Tenants, secret_value
 
 _log = logging.getLogger(__name__)
@@ -57,12 +58,20 @@ class Storages:
 
     Args:
         moved: called, from any thread, with namespace and name of a study whose trials began or ended.
+        outages: what is known of databases that do not work, where others know something, too.
     """
 
-    def __init__(self, kube: Kube, tenants: Tenants, moved: Callable[[str, str], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        tenants: Tenants,
+        moved: Callable[[str, str], None] = lambda *_: None,
+        outages: Outages | None = None,
+    ) -> None:
         self._kube = kube
         self._tenants = tenants
         self._moved = moved
+        self._outages = outages or Outages()
         self._guard = threading.Lock()
         self._databases: dict[str, Database] = {}
         self._followed: dict[str, _Followed] = {}
@@ -91,12 +100,18 @@ class Storages:
         """
         namespace = study.metadata.namespace
         reference = study.spec.storage.secret_ref if study.spec.storage else TENANT_SECRET
-        if study.spec.storage:
-            secret = self._kube.get("Secret", namespace, reference.name)
-            url = secret_value(secret, reference.key) if secret else None
-        else:
-            url = self._tenants.url(study.metadata)
+        try:
+            url = self._url(study, reference)
+        except (ApiError, RefusedError) as error:
+            done = "read" if study.spec.storage else "made"
+            words = error.message if isinstance(error, ApiError) else str(error)
+            return StorageView(
+                reference,
+                reasons.SECRET_REFUSED,
+                f"the Secret {reference.name!r} cannot be {done}: {words}; it is tried again",
+            )
         if url is None:
+            self.forget(namespace, study.metadata.name)
             return StorageView(
                 reference,
                 reasons.SECRET_NOT_FOUND,
@@ -154,6 +169,12 @@ class Storages:
         for listener in listeners:
             listener.close()
 
+    def _url(self, study: Study, reference: SecretKey) -> str | None:
+        if not study.spec.storage:
+            return self._tenants.url(study.metadata)
+        secret = self._kube.get("Secret", study.metadata.namespace, reference.name)
+        return secret_value(secret, reference.key) if secret else None
+
     def _read(
         self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool
     ) -> StudySnapshot:
@@ -163,8 +184,11 @@ class Storages:
                 "in a cluster all pods must reach the database: postgresql://…, not sqlite",
             )
         with self._guard:
-            database = self._databases.setdefault(url, Database(url, self._tenants))
+            database = self._databases.setdefault(url, Database(url, self._tenants, self._outages))
             database.used = time.monotonic()
+            earlier = self._followed.get(word_of(study.metadata.uid))
+        if earlier and earlier.database is not database:  # the Secret has another URL now
+            self.forget(study.metadata.namespace, study.metadata.name)
         self._make_room(database)
         snapshot = database.look(study, generation, ends, with_longest)
         self._follow(url, database, study.metadata)

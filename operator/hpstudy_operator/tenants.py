@@ -9,6 +9,7 @@ import hashlib
 import secrets
 import threading
 from base64 import b64decode, b64encode
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from sqlalchemy.engine import URL
 
 from hpstudy.api.study import Metadata
 from hpstudy.api.workers import SecretKey
-from hpstudy.storage.connecting import CONNECT_TIMEOUT
+from hpstudy.storage.connecting import connected
 from hpstudy.storage.opening import StorageUnreachableError, open_engine, parse_url, storage_errors
 from hpstudy.storage.removal import remove_study
 from hpstudy_operator import names
@@ -60,8 +61,9 @@ class Tenants:
         self._kube = kube
         self._admin = parse_url(url)
         self._host, self._port = workers_host or self._admin.host, workers_port or self._admin.port
-        self._owning = threading.Lock()
-        """One study at a time becomes an owner, or one would take another off the list."""
+        self._guard = threading.Lock()
+        self._writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """By namespace: one study at a time becomes an owner, or one would take another off the list."""
 
     def url(self, study: Metadata) -> str | None:
         """The URL for the studies of a namespace, from its Secret, which is made when there is none.
@@ -70,7 +72,12 @@ class Tenants:
         that name that the operator did not make is used as it is; None when it lacks the key.
         """
         namespace, owners = study.namespace, [names.owner_of(study)] if study.uid else []
-        with self._owning:
+        secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
+        if secret is not None and self._wanted(secret, namespace, owners) is None:  # as nearly always
+            return secret_value(secret, TENANT_SECRET.key)
+        with self._guard:
+            writing = self._writing[namespace]
+        with writing:
             secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
             if secret is None:
                 self._kube.create(self._secret(namespace, _new_password(), owners))
@@ -78,16 +85,23 @@ class Tenants:
                 secret = self._kube.get("Secret", namespace, TENANT_SECRET.name)
                 if secret is None:
                     raise UnavailableError(f"Secret {TENANT_SECRET.name} went away while it was made")
-            stored = secret_value(secret, TENANT_SECRET.key)
-            if not is_provided(secret):
-                return stored
-            password = _password(stored) or _new_password()
-            wanted = self._url(namespace, password)
-            known = secret["metadata"].get("ownerReferences", [])
-            missing = [owner for owner in owners if owner["uid"] not in {other["uid"] for other in known}]
-            if stored != wanted or missing:  # the database has moved, the Secret was damaged, or the study is new
-                self._kube.apply(self._secret(namespace, password, [*known, *missing]))
-            return wanted
+            wanted = self._wanted(secret, namespace, owners)
+            if wanted is not None:
+                self._kube.apply(wanted)
+            return secret_value(wanted or secret, TENANT_SECRET.key)
+
+    def _wanted(self, secret: Resource, namespace: str, owners: list[Resource]) -> Resource | None:
+        """What a Secret of the operator's should be; None when it is so: not when the database has moved, the Secret
+        was damaged, or an owner is new."""
+        if not is_provided(secret):
+            return None
+        stored = secret_value(secret, TENANT_SECRET.key)
+        password = _password(stored) or _new_password()
+        known = secret["metadata"].get("ownerReferences", [])
+        missing = [owner for owner in owners if owner["uid"] not in {other["uid"] for other in known}]
+        if stored == self._url(namespace, password) and not missing:
+            return None
+        return self._secret(namespace, password, [*known, *missing])
 
     @property
     def admin_url(self) -> str:
@@ -176,23 +190,10 @@ class Tenants:
     @contextmanager
     def _administrator(self) -> Iterator[Any]:
         try:
-            connection = psycopg2.connect(
-                host=self._admin.host,
-                port=self._admin.port,
-                user=self._admin.username,
-                password=self._admin.password,
-                dbname=self._admin.database,
-                connect_timeout=CONNECT_TIMEOUT,
-                application_name=FIELD_MANAGER,
-                **self._admin.query,
-            )
-            connection.autocommit = True
-            try:
+            with connected(self._admin, FIELD_MANAGER) as connection:
                 yield connection
-            finally:
-                connection.close()
         except psycopg2.Error as error:
-            raise StorageUnreachableError(str(error).strip().partition("\n")[0]) from None
+            raise StorageUnreachableError(str(error).strip().partition("\n")[0]) from error
 
 
 def _statements(cursor: Any, name: str, verifier: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -43,6 +43,8 @@ INVALID_MODEL = "InvalidModel"
 STORAGE_READY = "StorageReady"
 SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
 """The Secret of ``storage.secretRef``, or its key, does not exist."""
+SECRET_REFUSED = "SecretRefused"  # noqa: S105
+"""The API server does not let the operator read or make the Secret: a right, a quota or an admission policy."""
 STORAGE_UNREACHABLE = "StorageUnreachable"
 """The database does not answer, refuses the credentials, or its URL is malformed."""
 SCHEMA_MISMATCH = "SchemaMismatch"

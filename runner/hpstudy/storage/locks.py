@@ -2,8 +2,10 @@
 
 import fcntl
 import hashlib
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import NullPool
 
-from hpstudy.storage.connecting import connect_args
+from hpstudy.storage.connecting import connect_args, lock_seconds
 
 _SILENCE_SECONDS = 60
 _MAX_USER_LOCK = 60
@@ -118,8 +120,11 @@ class _UserLocks:
         threading.Thread(target=self._break_silence, name="hpstudy-locks", daemon=True).start()
 
     def acquire(self, name: str, *, wait: bool) -> bool:
+        limit = lock_seconds()
+        deadline = math.inf if limit is None else time.monotonic() + limit
         while not (taken := bool(self._scalar("select get_lock(:key, :seconds)", name, 1 if wait else 0))) and wait:
-            pass
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another session has held the lock {name!r} for more than {limit} s")
         return taken
 
     def release(self, name: str) -> None:

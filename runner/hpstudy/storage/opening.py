@@ -30,7 +30,7 @@ _BACKENDS = {
 }
 _REFUSED = re.compile(r"password authentication failed|\b1045\b.*Access denied")
 """PostgreSQL's and MySQL's words; psycopg2 tells no code of a connection that was never made."""
-_LONG_STATEMENT = 600  # seconds; the rows of a large study are removed in one
+_LONG_STATEMENT = 240  # seconds; the rows of a large study are removed in one. Below STUCK_SECONDS of the operator
 _FROZEN = {
     "objectives",
     "scalarize",
@@ -165,7 +165,7 @@ def open_engine(url: str) -> Engine:
         InvalidStudyError: the URL is malformed.
     """
     parsed = parse_url(url)
-    arguments = connect_args(parsed, read_timeout=_LONG_STATEMENT)
+    arguments = connect_args(parsed, seconds=_LONG_STATEMENT)
     return create_engine(parsed, poolclass=NullPool, connect_args=arguments)
 
 
