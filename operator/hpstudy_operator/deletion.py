@@ -23,8 +23,8 @@ from hpstudy_operator.events import emit
 from hpstudy_operator.groups import has_ended
 from hpstudy_operator.kube import Kube, Ref, Resource
 from hpstudy_operator.observe import Snapshot, is_over
-from hpstudy_operator.results import is_held_up
 from hpstudy_operator.outages import Outages
+from hpstudy_operator.results import is_held_up
 from hpstudy_operator.tenants import TENANT_SECRET, Tenants, is_provided, secret_value
 
 _log = logging.getLogger(__name__)

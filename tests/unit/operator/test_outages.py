@@ -159,9 +159,8 @@ def test_a_server_that_falls_silent_in_the_middle_ends_the_wait(database: Postgr
         storage.engine.dispose()
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql", "mysql"], indirect=True)
 def test_a_lock_that_is_never_let_go_ends_the_wait(storage_url: str) -> None:
-    if storage_url.startswith("sqlite"):
-        pytest.skip("pods share no file")
     with SessionLocks(storage_url) as holder, SessionLocks(storage_url) as other:
         holder.acquire("schema")
         began = time.monotonic()
