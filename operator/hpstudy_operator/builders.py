@@ -22,8 +22,9 @@ EXIT_KILLED = 137
 EXIT_PREEMPTED = 143
 """Exit code of a worker that was told to stop and handed its trial back."""
 BACKOFF_LIMIT = 10
-"""Pods of a group that may be lost to crashes before the group counts as failed. The Job's back-off grows from 10 s to
-six minutes, so ten take about half an hour: longer than a node needs to come back or an outage to be noticed."""
+"""Pods of a group that may be lost to crashes before its Job gives up. The Job's back-off grows from 10 s to six
+minutes, so ten take about half an hour: longer than a node needs to come back or an outage to be noticed. A Job counts
+for as long as it lives, which may be months; so that one whose pods did not fail in a row is made anew."""
 
 
 def build_config_map(study: Resource) -> Resource:
@@ -65,7 +66,14 @@ def build_service(study: Resource, group: int) -> Resource:
 
 
 def build_worker_job(
-    study: Resource, group: int, *, image: str, storage: SecretKey, revision: str = "", attempt: int = 0
+    study: Resource,
+    group: int,
+    *,
+    image: str,
+    storage: SecretKey,
+    revision: str = "",
+    fingerprint: str = "",
+    attempt: int = 0,
 ) -> Resource:
     """The Indexed Job of a worker group, one pod for each node.
 
@@ -73,6 +81,7 @@ def build_worker_job(
         image: for a template that names none.
         storage: the Secret with the URL of the storage.
         revision: of the spec, on which running workers see that it changed.
+        fingerprint: of the spec, on which a corrected study is known whose workers have failed.
         attempt: how often the group was started again.
 
     Raises:
@@ -98,8 +107,8 @@ def build_worker_job(
     job_metadata["labels"] |= labels
     job_metadata["annotations"] |= {
         **annotations,
-        names.ANNOTATION_GENERATION: str(metadata["generation"]),
         names.ANNOTATION_REVISION: revision,
+        names.ANNOTATION_FINGERPRINT: fingerprint,
         names.ANNOTATION_ATTEMPT: str(attempt),
     }
     return {

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from hpstudy.api import reasons
 from hpstudy_operator import names
-from hpstudy_operator.builders import EXIT_INVALID, EXIT_KILLED
+from hpstudy_operator.builders import EXIT_INVALID, EXIT_KILLED, EXIT_PREEMPTED
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import CONTAINER
 
@@ -56,13 +56,18 @@ class Group:
 
     @property
     def generation(self) -> int:
-        """The study's generation that the Job was made from."""
+        """The study's generation that a Job of onSuccess was made from."""
         return int(self._annotation(names.ANNOTATION_GENERATION))
 
     @property
     def revision(self) -> str:
         """Of the spec that the Job was made from."""
         return self._annotation(names.ANNOTATION_REVISION, "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the spec that the Job was made for."""
+        return self._annotation(names.ANNOTATION_FINGERPRINT, "")
 
     @property
     def attempt(self) -> int:
@@ -77,7 +82,12 @@ class Group:
     @property
     def is_failed(self) -> bool:
         """The Job, or a worker that found the study invalid, has given up."""
-        return self._has("Failed") or self._has("FailureTarget") or self._invalid() is not None
+        return bool(self._gave_up()) or self._invalid() is not None
+
+    @property
+    def is_beyond_limit(self) -> bool:
+        """The Job has given up because of how many pods have failed since it was made."""
+        return self._gave_up().get("reason") == "BackoffLimitExceeded" and self._invalid() is None
 
     @property
     def is_active(self) -> bool:
@@ -111,10 +121,22 @@ class Group:
         killed = (end for end in ends if end["exitCode"] == EXIT_KILLED)
         return sum(1 for end in killed if since is None or parse_time(end["finishedAt"]) > since)
 
+    def failures(self) -> list[datetime]:
+        """When the pods failed that the Job counts: those of which nobody wanted the end."""
+        failed = [pod for pod in self.pods if pod["status"].get("phase") == "Failed" and disruption(pod) is None]
+        ends = [(ended_container(pod)[1], pod) for pod in failed]
+        # A pod that its node did not take has no container.
+        counted = (
+            end.get("finishedAt") or pod["status"].get("startTime")
+            for end, pod in ends
+            if end.get("exitCode") not in {EXIT_KILLED, EXIT_PREEMPTED}
+        )
+        return sorted(parse_time(stamp) for stamp in counted if stamp)
+
     @property
     def ready_pods(self) -> int:
         """Pods that run."""
-        return sum(1 for pod in self.pods if _is_ready(pod))
+        return sum(1 for pod in self.pods if is_ready(pod))
 
     def failure(self, kills: int = 0) -> Finding:
         """Why the group has failed, from the worker's last words.
@@ -124,10 +146,10 @@ class Group:
         """
         if invalid := self._invalid():
             return invalid
-        condition = self._condition("Failed") or self._condition("FailureTarget") or {}
+        condition = self._gave_up()
         how = condition.get("message") or condition.get("reason") or f"{kills} of its pods were killed"
         message = f"worker group {self.index} failed: {how}"
-        last = max(self._ended_badly(), key=lambda pod: str(ended_container(pod)[1]["finishedAt"]), default=None)
+        last = self._last_failed()
         return Finding(reasons.WORKER_GROUP_FAILED, f"{message}; {last_words(last)}" if last else message)
 
     def waiting(self) -> Finding | None:
@@ -141,9 +163,9 @@ class Group:
             return found
         if not self.is_active or self.is_held or self.ready_pods:
             return None
-        if failed := list(self._ended_badly()):
+        if failed := self._last_failed():
             return Finding(
-                reasons.CONTAINER_FAILED, f"{last_words(failed[-1])}; the Job starts it again, after a growing delay"
+                reasons.CONTAINER_FAILED, f"{last_words(failed)}; the Job starts it again, after a growing delay"
             )
         if not self.pods and self.job and now - parse_time(self.job["metadata"]["creationTimestamp"]) > POD_PATIENCE:
             name, namespace = self.job["metadata"]["name"], self.job["metadata"]["namespace"]
@@ -164,6 +186,13 @@ class Group:
 
     def _ended_badly(self) -> Iterator[Resource]:
         return (pod for pod in self.pods if ended_container(pod)[1].get("exitCode") and disruption(pod) is None)
+
+    def _last_failed(self) -> Resource | None:
+        return max(self._ended_badly(), key=lambda pod: str(ended_container(pod)[1]["finishedAt"]), default=None)
+
+    def _gave_up(self) -> Resource:
+        """The condition that the Job has failed, or is about to once its pods have ended; empty when it has not."""
+        return self._condition("Failed") or self._condition("FailureTarget") or {}
 
     def _annotation(self, key: str, otherwise: str = "0") -> str:
         annotations = self.job["metadata"].get("annotations", {}) if self.job else {}
@@ -188,7 +217,8 @@ def disruption(pod: Resource) -> Resource | None:
     return next((c for c in conditions if c["type"] == "DisruptionTarget" and c["status"] == "True"), None)
 
 
-def _is_ready(pod: Resource) -> bool:
+def is_ready(pod: Resource) -> bool:
+    """Whether a pod runs, and is to go on."""
     conditions = pod.get("status", {}).get("conditions", [])
     return "deletionTimestamp" not in pod["metadata"] and any(
         condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions

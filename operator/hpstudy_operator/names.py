@@ -6,13 +6,15 @@ from hpstudy_operator.kube import FIELD_MANAGER, Resource
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_GENERATION = "hpstudy.io/generation"
-"""On a Job and the ConfigMap: the study's generation that it was made from."""
+"""On the Job of onSuccess and the ConfigMap: the study's generation that it was made from."""
 ANNOTATION_VERSION = "hpstudy.io/operator-version"
 """On all that is made for a study: which version of the operator made it."""
 ANNOTATION_REVISION = "hpstudy.io/revision"
 """On a Job: of what of the spec it was made from (``hpstudy.api.revision``)."""
+ANNOTATION_FINGERPRINT = "hpstudy.io/fingerprint"
+"""On a Job: of the spec that it was made for, as far as workers know of it."""
 ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
-"""On a Job: how often the group was started again because its workers ended before the study did."""
+"""On a Job: how often the group was started again because its workers ended before the study did, or failed."""
 
 
 VOLCANO = "volcano"

@@ -1,23 +1,28 @@
 """The worker groups as they should be, against those that are."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.names import LABEL_GROUP
-from hpstudy.api.revision import revision
+from hpstudy.api.revision import fingerprint, revision
 from hpstudy.api.study import Study
 from hpstudy.api.workers import SecretKey
 from hpstudy.trials.budget import Next
 from hpstudy_operator import builders, names
-from hpstudy_operator.groups import Finding, Group
+from hpstudy_operator.conditions import is_true
+from hpstudy_operator.groups import Finding, Group, parse_time
 from hpstudy_operator.kube import Ref, Resource
 from hpstudy_operator.observe import Snapshot
 
 MAX_ATTEMPTS = 3
-"""How often a worker group is started again that ended before the study did. Once heals a database that was restored
-from an older copy; a worker that is wrong about the end stays wrong."""
+"""How often a worker group is started again that ended before the study did, or whose pods failed while other groups
+trained. Once heals a database that was restored from an older copy; a worker that is wrong about the end stays
+wrong."""
+LONG_LIFE = timedelta(days=1)
+"""A Job that lived for longer before it gave up was no failed attempt: eleven failures in a row take about half an
+hour, and a group that is at work in between may have that many in some weeks."""
 
 
 @dataclass
@@ -49,7 +54,7 @@ def make_plan(
         moved: when a trial last started or ended; None: none ever has.
     """
     plan = Plan()
-    wanted = revision(study.spec)
+    wanted, asked = revision(study.spec), fingerprint(study.spec)
     groups = {group.index: group for group in snapshot.groups}
     config_map = builders.build_config_map(snapshot.resource)
     _apply_if_different(plan, snapshot, config_map, in_use=_is_of_generation(snapshot, config_map))
@@ -65,7 +70,8 @@ def make_plan(
             # Between trials: what all of them share does not fit, and no failed trial will ever end the study.
             plan.failure = plan.failure or group.failure(kills)
             continue
-        attempt = _attempt_to_start(plan, snapshot, group, next_, wanted)
+        is_changed = group.fingerprint != asked or is_true(snapshot.status, "Suspended")
+        attempt = _attempt_to_start(plan, snapshot, group, next_, wanted, moved, is_changed=is_changed)
         if attempt is None:
             continue
         if group.job is not None:
@@ -73,7 +79,13 @@ def make_plan(
         if not group.has_live_pods:  # two pods of one rank must not meet
             plan.apply.append(
                 builders.build_worker_job(
-                    snapshot.resource, index, image=image, storage=secret, revision=wanted, attempt=attempt
+                    snapshot.resource,
+                    index,
+                    image=image,
+                    storage=secret,
+                    revision=wanted,
+                    fingerprint=asked,
+                    attempt=attempt,
                 )
             )
     _remove_surplus(plan, snapshot, study.spec.parallelism)
@@ -81,25 +93,40 @@ def make_plan(
     return plan
 
 
-def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next, wanted: str) -> int | None:
-    """Which attempt of the group to start now; None when there is nothing to start. A failed group fails the plan."""
-    outdated = group.job is not None and group.generation != snapshot.generation
+def _attempt_to_start(
+    plan: Plan,
+    snapshot: Snapshot,
+    group: Group,
+    next_: Next,
+    wanted: str,
+    moved: datetime | None,
+    *,
+    is_changed: bool,
+) -> int | None:
+    """Which attempt of the group to start now; None when there is nothing to start. A failed group fails the plan.
+
+    Args:
+        is_changed: the study asks something else of its workers than when the Job was made, or goes on after it was
+            suspended.
+    """
     if group.job is None:
         return None if group.leftovers else 0  # two pods of one rank must not meet
     if "deletionTimestamp" in group.job["metadata"]:
         return None
     if group.is_failed:
-        if outdated:
+        if is_changed:
             return 0  # the study was corrected
-        plan.failure = plan.failure or group.failure()
-        return None
+        attempt = _attempt_after_failures(group, moved)
+        if attempt is None:
+            plan.failure = plan.failure or group.failure()
+        return None if group.has_live_pods else attempt
     if group.is_complete:
         if group.has_live_pods:
             return None
         # Trials of other groups that fill the budget may still fail; without such a group nobody would notice.
         if next_ is Next.WAIT and snapshot.active_jobs:
             return None
-        if outdated:
+        if is_changed:
             return 0  # the budget was raised
         if group.attempt < MAX_ATTEMPTS:
             return group.attempt + 1
@@ -112,6 +139,20 @@ def _attempt_to_start(plan: Plan, snapshot: Snapshot, group: Group, next_: Next,
     if is_stale(group, wanted) and group.index not in snapshot.running_groups:
         return 0  # one that trains ends its trial, and then itself
     return None
+
+
+def _attempt_after_failures(group: Group, moved: datetime | None) -> int | None:
+    """Which attempt follows a Job that has given up; None: its pods failed in a row, which more of them would, too.
+
+    Trials are known of the whole study, not of each group; therefore a group whose pods fail while others train is
+    started again a few times only.
+    """
+    failures = group.failures()
+    if group.job is None or not group.is_beyond_limit or not failures or moved is None or moved <= failures[0]:
+        return None
+    if failures[-1] - parse_time(group.job["metadata"]["creationTimestamp"]) > LONG_LIFE:
+        return 0
+    return group.attempt + 1 if group.attempt < MAX_ATTEMPTS else None
 
 
 def is_stale(group: Group, wanted: str) -> bool:

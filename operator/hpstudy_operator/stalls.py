@@ -4,12 +4,17 @@ from datetime import datetime, timedelta
 
 from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
-from hpstudy_operator.groups import Finding, parse_time
+from hpstudy_operator.conditions import timestamp
+from hpstudy_operator.groups import Finding, Group, has_ended, is_ready, parse_time
+from hpstudy_operator.kube import Resource
 from hpstudy_operator.observe import QUIET, Snapshot
 from hpstudy_operator.storages import StorageView
 
 STORAGE_PATIENCE = timedelta(seconds=60)
 """A database that is away for less holds nothing up: workers try again, and most trials take longer."""
+READY_PATIENCE = timedelta(minutes=6)
+"""For a pod that has a node to be ready, and for one whose time to end is over to be gone: most images are there within
+that, and the cluster itself gives a node that is lost five minutes before it deletes the pods."""
 TIMEOUT_PATIENCE = timedelta(minutes=10)
 """After trialTimeout a driver ends its trial within seconds; then the next is asked for, or a pod is replaced."""
 LONGEST_TIMES = 5
@@ -19,8 +24,38 @@ log is worth the while."""
 
 def first_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
     """What the pods of a worker group wait for."""
-    stalls = (group.stall(now) for group in snapshot.groups)
+    stalls = (group.stall(now) or _pod_stall(group, now) for group in snapshot.groups)
     return next((stall for stall in stalls if stall), None)
+
+
+def _pod_stall(group: Group, now: datetime) -> Finding | None:
+    """A pod that neither starts nor ends, which holds its group up: also one of a Job that is gone."""
+    if group.is_ready:
+        return None
+    for pod in (*group.pods, *group.leftovers):
+        since = None if has_ended(pod) or is_ready(pod) else _unready_since(pod)
+        if since is not None and now - since > READY_PATIENCE:
+            name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+            doing = "ending" if "deletionTimestamp" in pod["metadata"] else "starting"
+            where = f" on node {node}" if (node := pod["spec"].get("nodeName")) else ""
+            return Finding(
+                reasons.PODS_NOT_READY,
+                f"pod {name} has been {doing} since {timestamp(since)}{where};"
+                f" kubectl -n {namespace} describe pod {name} tells why",
+            )
+    return None
+
+
+def _unready_since(pod: Resource) -> datetime | None:
+    """Since when a pod should be gone, or ready; None: it has no node yet."""
+    if deletion := pod["metadata"].get("deletionTimestamp"):
+        return parse_time(deletion)  # the end of its grace period
+    conditions = {condition["type"]: condition for condition in pod.get("status", {}).get("conditions", [])}
+    if conditions.get("PodScheduled", {}).get("status") != "True":
+        return None
+    # It may have been ready once. A kubelet that is away says nothing of a new pod.
+    changed = (conditions.get("Ready") or conditions["PodScheduled"]).get("lastTransitionTime")
+    return parse_time(changed) if changed else None
 
 
 def storage_stall(snapshot: Snapshot, storage: StorageView, now: datetime) -> Finding | None:

@@ -19,5 +19,14 @@ def revision(spec: StudySpec) -> str:
     Fields at their defaults are left out, so that a newer operator, with more of them, comes to the same: its upgrade
     must not restart anything.
     """
-    made_from = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={*LIVE, *OPERATORS_OWN})
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return _digest(spec, {*LIVE, *OPERATORS_OWN})
+
+
+def fingerprint(spec: StudySpec) -> str:
+    """A name for all that a study asks of its workers: what they are made from, and what they are told of."""
+    return _digest(spec, {*OPERATORS_OWN})
+
+
+def _digest(spec: StudySpec, left_out: set[str]) -> str:
+    said = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=left_out)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:_DIGITS]

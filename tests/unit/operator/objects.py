@@ -5,11 +5,11 @@ from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.load import parse_study
-from hpstudy.api.revision import revision
+from hpstudy.api.revision import fingerprint, revision
 from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.workers import SecretKey
 from hpstudy.storage.reading import Stop, StudySnapshot
-from hpstudy_operator import builders, names
+from hpstudy_operator import builders
 from hpstudy_operator.conditions import State, merge
 from hpstudy_operator.decide import Decision, decide
 from hpstudy_operator.groups import Group
@@ -61,21 +61,19 @@ def job(
     *,
     condition: str = "",
     message: str = "",
-    generation: int | None = None,
     attempt: int = 0,
     age: float = 10,
     **metadata: Any,
 ) -> dict[str, Any]:
     """The Job of a group, as the API server returns it; ``condition`` is Complete or Failed."""
-    of = revision(parse_study(resource).spec)
-    made = builders.build_worker_job(resource, group, image=IMAGE, storage=SECRET, revision=of, attempt=attempt)
+    spec = parse_study(resource).spec
+    of = {"revision": revision(spec), "fingerprint": fingerprint(spec)}
+    made = builders.build_worker_job(resource, group, image=IMAGE, storage=SECRET, attempt=attempt, **of)
     made["metadata"] |= {
         "uid": f"job-{group}-{attempt}",
         "creationTimestamp": (NOW - timedelta(seconds=age)).isoformat(),
         **metadata,
     }
-    if generation is not None:
-        made["metadata"]["annotations"][names.ANNOTATION_GENERATION] = str(generation)
     conditions = [{"type": condition, "status": "True", "reason": "Because", "message": message}] if condition else []
     made["status"] = {"conditions": conditions}
     return made
@@ -87,6 +85,7 @@ def pod(of: dict[str, Any], *, phase: str = "Running", node: int = 0, **status: 
     return {
         "metadata": {
             "name": name,
+            "namespace": of["metadata"]["namespace"],
             "labels": of["spec"]["template"]["metadata"]["labels"],
             "ownerReferences": [{"uid": of["metadata"]["uid"]}],
         },

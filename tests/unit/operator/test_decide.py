@@ -289,10 +289,11 @@ class TestEnd:
     def test_a_raised_budget_continues_a_study_that_succeeded(self) -> None:
         done = over(study(), "Succeeded", reasons.MAX_TRIALS_REACHED, completed=NOW - LINGER * 2)
         resource = study(generation=2, budget={"maxTrials": 20}, status=done["status"])
-        old = job(resource, condition="Complete", generation=1)
+        old = job(study(), condition="Complete", attempt=3)
         decision = decided(observed(resource, old, storage=stored(complete=10)))
         assert deleted(decision) == [("Job", "reviews-0")]
         assert applied(decision) == [("Job", "reviews-0")]
+        assert decision.apply[0]["metadata"]["annotations"]["hpstudy.io/attempt"] == "0", "it did not end early"
         assert condition(decision, "Succeeded")[0] == "False"
         assert "completionTime" not in decision.status
         assert decision.status["startTime"] == done["status"]["startTime"]

@@ -125,7 +125,7 @@ class TestFewerGroups:
 
     def test_one_that_left_is_started_again_when_it_is_wanted_after_all(self) -> None:
         resource = study(generation=3, parallelism=2)
-        jobs = job(resource, 0, generation=1), job(resource, 1, generation=1, condition="Complete")
+        jobs = job(resource, 0), job(resource, 1, condition="Complete")
         decision = decided(observed(resource, *jobs, pods=(ready_pod(jobs[0]),)))
         assert (deleted(decision), applied(decision)) == ([("Job", "reviews-1")], [("Job", "reviews-1")])
 

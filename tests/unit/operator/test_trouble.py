@@ -1,15 +1,19 @@
 """What the operator does about a study whose workers fail or cannot start."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from hpstudy.api import reasons
-from hpstudy_operator.decide import Decision
+from hpstudy.api.status import TrialCounts
+from hpstudy_operator.conditions import timestamp
+from hpstudy_operator.decide import PENDING_SECONDS, Decision
 from hpstudy_operator.plan import MAX_ATTEMPTS
 from tests.unit.operator.objects import (
     EARLIER,
+    NOW,
     applied,
     condition,
     decided,
@@ -71,11 +75,39 @@ class TestWorkersThatFail:
     def test_a_failed_study_that_was_corrected_starts_again(self) -> None:
         failed = over(study(), "Failed", "ImportFailed", completed=EARLIER)
         resource = study(generation=2, trial={"function": "right:objective"}, status=failed["status"])
-        old = job(resource, condition="Failed", generation=1)
+        old = job(study(), condition="Failed")
         decision = decided(observed(resource, old, pods=(ended_pod(old, 2, VERDICT),)))
         assert deleted(decision) == [("Job", "reviews-0")]
         assert ("Job", "reviews-0") in applied(decision)
         assert condition(decision, "Failed") == ("False", reasons.NOT_FAILED)
+
+    @pytest.mark.parametrize(
+        ("spec", "again"),
+        [
+            ({"ttlSecondsAfterFinished": 60}, False),
+            ({"deletionPolicy": "Delete"}, False),
+            ({"onSuccess": {"template": {"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}}}, False),
+            ({"budget": {"maxTrials": 11, "maxFailedTrials": 3}}, True),
+            ({"retries": {"lost": 5}}, True),
+        ],
+    )
+    def test_what_workers_know_nothing_of_does_not_start_them_again(self, spec: dict[str, Any], again: bool) -> None:
+        failed = over(study(), "Failed", reasons.WORKER_GROUP_FAILED, completed=EARLIER)
+        resource = study(generation=2, status=failed["status"], **spec)
+        old = job(study(), condition="Failed")
+        decision = decided(observed(resource, old, pods=(ended_pod(old, 1, "Segmentation fault"),)))
+        assert (("Job", "reviews-0") in applied(decision)) is again
+        assert condition(decision, "Failed")[0] == str(not again)
+        assert decision.status.get("completionTime") == (None if again else failed["status"]["completionTime"])
+
+    def test_a_study_that_failed_is_tried_again_when_it_was_suspended_meanwhile(self) -> None:
+        old = job(study(), condition="Failed")
+        pods = (ended_pod(old, 1, "Segmentation fault"),)
+        failed = over(study(), "Failed", reasons.WORKER_GROUP_FAILED, completed=EARLIER)
+        held = decided(observed(study(generation=2, suspend=True, status=failed["status"]), old, pods=pods))
+        decision = decided(observed(study(generation=3, status=dict(held.status)), old, pods=pods))
+        assert (deleted(decision), applied(decision)) == ([("Job", "reviews-0")], [("Job", "reviews-0")])
+        assert condition(decision, "Failed")[0] == "False"
 
     def test_a_group_that_ended_early_is_started_again_a_few_times(self) -> None:
         resource = study()
@@ -100,6 +132,89 @@ class TestWorkersThatFail:
         made = job(resource, condition="Complete")
         decision = decided(observed(resource, made, storage=stored(complete=9, running=1)))
         assert applied(decision) == [("Job", "reviews-0")]
+
+
+def at(minutes: float) -> str:
+    """So many minutes ago."""
+    return timestamp(NOW - timedelta(minutes=minutes))
+
+
+def worn_out(made: dict[str, Any], *minutes: float) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+    """A Job that gave up, and its pods, which failed so many minutes ago."""
+    given_up = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "the limit"}
+    made["status"]["conditions"] = [given_up]
+    return made, tuple(ended_pod(made, 1, "Segmentation fault", finishedAt=at(ago)) for ago in minutes)
+
+
+WEEK = 7 * 24 * 60
+EVERY_WEEK = tuple(WEEK * weeks for weeks in range(10, -1, -1))
+IN_A_ROW = tuple(range(50, -1, -5))
+
+
+class TestGroupsThatGiveUp:
+    @pytest.mark.parametrize(
+        ("minutes", "moved", "attempt", "then"),
+        [
+            (EVERY_WEEK, 20, 0, 0),
+            (EVERY_WEEK, 20, MAX_ATTEMPTS, 0),  # after months of work it is no attempt that failed
+            (EVERY_WEEK, WEEK * 10 + 1, 0, None),  # no trial has moved since the first of them
+            (IN_A_ROW, 20, 0, 1),  # other groups may have trained
+            (IN_A_ROW, 20, MAX_ATTEMPTS - 1, MAX_ATTEMPTS),
+            (IN_A_ROW, 20, MAX_ATTEMPTS, None),
+            (IN_A_ROW, 51, 0, None),
+            (IN_A_ROW, None, 0, None),
+        ],
+    )
+    def test_one_whose_failures_are_not_in_a_row_is_made_anew(
+        self, minutes: tuple[float, ...], moved: float | None, attempt: int, then: int | None
+    ) -> None:
+        status = {} if moved is None else {"lastTrialTime": at(moved), "trials": TrialCounts().model_dump()}
+        resource = study(parallelism=2, status=status)
+        old, pods = worn_out(job(resource, age=60 * (minutes[0] + 5), attempt=attempt), *minutes)
+        other = job(resource, 1)
+        decision = decided(observed(resource, old, other, pods=(*pods, ready_pod(other))))
+        assert (condition(decision, "Failed")[0] == "True") is (then is None)
+        if then is None:
+            assert message(decision, "Failed").startswith("worker group 0 failed: the limit; pod reviews-0-0-x,")
+            assert deleted(decision) == [("Job", "reviews-1")]
+        else:
+            assert (deleted(decision), applied(decision)) == ([("Job", "reviews-0")], [("Job", "reviews-0")])
+            assert decision.apply[0]["metadata"]["annotations"]["hpstudy.io/attempt"] == str(then)
+
+    def test_only_the_failures_that_the_job_counts_say_when_they_began(self) -> None:
+        resource = study(status={"lastTrialTime": at(60), "trials": TrialCounts().model_dump()})
+        old, pods = worn_out(job(resource, age=60 * WEEK), *IN_A_ROW)
+        killed, told = (ended_pod(old, code, finishedAt=at(WEEK / 2)) for code in (137, 143))
+        evicted = ended_pod(old, 1, finishedAt=at(WEEK / 2))
+        evicted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+        decision = decided(observed(resource, old, pods=(killed, told, evicted, *pods)))
+        assert condition(decision, "Failed")[0] == "True"
+        refused = pod(old, phase="Failed", reason="UnexpectedAdmissionError", startTime=at(61))
+        decision = decided(observed(resource, old, pods=(refused, *pods)))
+        assert condition(decision, "Failed")[0] == "False", "it began before the last trial"
+
+    def test_a_verdict_and_another_end_of_the_job_are_final(self) -> None:
+        resource = study(status={"lastTrialTime": at(1), "trials": TrialCounts().model_dump()})
+        old, pods = worn_out(job(resource), *IN_A_ROW)
+        decision = decided(observed(resource, old, pods=(*pods, ended_pod(old, 2, VERDICT))))
+        assert condition(decision, "Failed") == ("True", "ImportFailed")
+        old["status"]["conditions"][0]["reason"] = "PodFailurePolicy"
+        assert condition(decided(observed(resource, old, pods=pods)), "Failed")[0] == "True"
+
+    def test_the_next_job_waits_for_pods_that_still_run(self) -> None:
+        resource = study(workers={"nodes": 2}, status={"lastTrialTime": at(20), "trials": TrialCounts().model_dump()})
+        old, pods = worn_out(job(resource), *IN_A_ROW)
+        decision = decided(observed(resource, old, pods=(*pods, pod(old, node=1))))
+        assert (applied(decision), deleted(decision)) == ([], [])
+        assert condition(decision, "Failed")[0] == "False"
+
+
+def test_of_several_pods_that_failed_the_last_ones_words_are_told() -> None:
+    resource = study()
+    made = job(resource)
+    pods = tuple(ended_pod(made, 1, words, finishedAt=at(ago)) for words, ago in (("new", 1), ("old", 5)))
+    for listed in (pods, pods[::-1]):
+        assert "new" in message(decided(observed(resource, made, pods=listed)), "Stalled")
 
 
 PULL = 'rpc error: code = NotFound desc = failed to pull "runner:none"'
@@ -186,6 +301,68 @@ class TestStalled:
         assert condition(young, "Stalled")[0] == "False"
         assert condition(old, "Stalled") == ("True", reasons.PODS_MISSING)
 
+    @pytest.mark.parametrize(
+        ("conditions", "deletion", "words"),
+        [
+            # A volume that is not there: the kubelet says that it has begun, and no more.
+            ({"PodScheduled": ("True", 7), "Ready": ("False", 7)}, None, f"starting since {at(7)} on node n1;"),
+            ({"PodScheduled": ("True", 5), "Ready": ("False", 5)}, None, ""),
+            ({"PodScheduled": ("True", 7)}, None, f"starting since {at(7)} on node n1;"),
+            ({"PodScheduled": ("True", 5)}, None, ""),
+            # It ran for a day, and the node is lost.
+            ({"PodScheduled": ("True", 1440), "Ready": ("False", 5)}, None, ""),
+            ({"PodScheduled": ("True", 1440), "Ready": ("False", 12)}, 7, f"ending since {at(7)} on node n1;"),
+            ({"PodScheduled": ("True", 1440), "Ready": ("True", 1440)}, 7, f"ending since {at(7)} on node n1;"),
+            ({"PodScheduled": ("True", 1440), "Ready": ("True", 1440)}, 5, ""),
+            ({"PodScheduled": ("True", 1440), "Ready": ("True", 1440)}, -30, ""),  # a long grace period
+            ({"PodScheduled": ("True", 1440), "Ready": ("True", 1440)}, None, ""),
+            ({"PodScheduled": ("False", 1440)}, None, ""),  # it is gated, and waits for its queue
+            ({}, None, ""),
+        ],
+    )
+    @pytest.mark.parametrize("of", ["its Job", "a Job that is gone", "one that has ended", "two nodes, one ready"])
+    def test_a_pod_that_neither_starts_nor_ends(
+        self, conditions: dict[str, tuple[str, float]], deletion: float | None, words: str, of: str
+    ) -> None:
+        resource = study(workers={"nodes": 2 if of.startswith("two") else 1})
+        made = job(resource)
+        held = pod(
+            made,
+            phase="Running",
+            node=1,
+            conditions=[
+                {"type": kind, "status": status, "lastTransitionTime": at(since)}
+                for kind, (status, since) in conditions.items()
+            ],
+        )
+        held["spec"] = {**held["spec"], "nodeName": "n1"}
+        if deletion is not None:
+            held["metadata"]["deletionTimestamp"] = at(deletion)
+        seen = {
+            "its Job": observed(resource, made, pods=(held,)),
+            "a Job that is gone": observed(resource, leftovers=(held,)),
+            "one that has ended": observed(
+                resource, job(resource, condition="Complete"), pods=(held,), storage=stored(complete=1)
+            ),
+            "two nodes, one ready": observed(resource, made, pods=(ready_pod(made), held)),
+        }[of]
+        decision = decided(seen)
+        assert condition(decision, "Stalled") == (
+            ("True", reasons.PODS_NOT_READY) if words else ("False", reasons.PROGRESSING)
+        )
+        if words:
+            told = message(decision, "Stalled")
+            assert told == f"pod reviews-0-1-x has been {words} kubectl -n team describe pod reviews-0-1-x tells why"
+        else:
+            assert decision.requeue <= PENDING_SECONDS or decision.status["workers"]["ready"], "it looks again in time"
+
+    def test_pods_that_have_ended_hold_nothing_up(self) -> None:
+        resource = study()
+        made = job(resource)
+        left = pod(made, phase="Succeeded", conditions=[{"type": "PodScheduled", "status": "True"}])
+        left["metadata"]["deletionTimestamp"] = at(60)
+        assert condition(decided(observed(resource, made, pods=(left,))), "Stalled")[0] == "False"
+
     def test_a_job_that_waits_for_admission_is_no_trouble(self) -> None:
         resource = study()
         made = job(resource, age=3600)
@@ -203,6 +380,6 @@ class TestStalled:
 
     def test_but_not_one_that_runs(self) -> None:
         resource = study(generation=2)
-        made = job(resource, generation=1)
+        made = job(study())
         decision = decided(observed(resource, made, pods=(ready_pod(made),)))
         assert (applied(decision), deleted(decision)) == ([], [])
