@@ -19,12 +19,10 @@ _PLAIN = ("conditions", "observedGeneration", "startTime", "completionTime")
 """Of a status: what says where the study stands."""
 
 
-def apply_children(kube: Kube, decision: Decision) -> None:
-    """Delete and apply what was decided.
-
-    Raises:
-        RefusedError: the API server does not take an object; those before it are made.
-    """
+def apply_children(kube: Kube, decision: Decision) -> list[RefusedError]:
+    """Delete and apply what was decided; returns what the API server does not take. What needs no refused object is
+    made all the same."""
+    refused: list[RefusedError] = []
     for reference in decision.delete:
         kube.delete(reference)
     deleted = {(reference.kind, reference.name) for reference in decision.delete}
@@ -33,7 +31,13 @@ def apply_children(kube: Kube, decision: Decision) -> None:
         replaces = (child["kind"], metadata["name"]) in deleted
         if replaces and kube.get(child["kind"], metadata["namespace"], metadata["name"]):
             continue  # a finalizer holds the old one; the new one is made when it is gone
-        kube.apply(child)
+        if any(error.kind == "ConfigMap" or error.name == metadata["name"] for error in refused):
+            continue  # its pods would hold what they ask for, and wait for their study or their names
+        try:
+            kube.apply(child)
+        except RefusedError as error:
+            refused.append(error)
+    return refused
 
 
 def apply_results(kube: Kube, decision: Decision) -> Decision:

@@ -176,6 +176,14 @@ def _metadata(study: Resource, name: str, group: int | None = None) -> dict[str,
     }
 
 
+def build_worker_balloon(study: Resource, *, image: str) -> Resource:
+    """The Job of a worker group for the API server to look at and not to make. Of another name, for there may be one
+    of its own; a short one, as pods are named after it."""
+    job = build_worker_job(study, 0, image=image, storage=SecretKey(name="none"))
+    del job["metadata"]["name"]
+    return job | {"metadata": job["metadata"] | {"generateName": "hpstudy-"}}
+
+
 def check_template(study: Resource) -> None:
     """Check what the builders need of ``workers.template``; the rest is for the API server to say.
 

@@ -1,23 +1,23 @@
 """What to do about a study: a pure function of what was observed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.revision import revision
 from hpstudy.api.study import Budget, Study
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Next, judge
 from hpstudy_operator.conditions import State, is_true, timestamp
 from hpstudy_operator.groups import Finding
-from hpstudy_operator.kube import Ref, Resource
+from hpstudy_operator.kube import Ref, RefusedError, Resource
 from hpstudy_operator.observe import Snapshot, has_lingered, is_settled
-from hpstudy_operator.plan import is_stale, make_plan
+from hpstudy_operator.plan import leaving, make_plan
 from hpstudy_operator.results import HELD_SECONDS, LOOK_SECONDS, is_held_up, plan_best, plan_final
-from hpstudy_operator.stalls import first_stall, quiet_stall, storage_stall
+from hpstudy_operator.stalls import first_stall, quiet_stall, refusal, refused_stall, storage_stall
+from hpstudy_operator.states import accepted_state, storage_state, unfinished_states
 from hpstudy_operator.status import build_status, last_movement
 from hpstudy_operator.storages import StorageView
 
@@ -55,12 +55,12 @@ class Decision:
     """Seconds until the next look, should no event come earlier."""
 
 
-def decide(snapshot: Snapshot, now: datetime, *, image: str, refused: str | None = None) -> Decision:
+def decide(snapshot: Snapshot, now: datetime, *, image: str, refused: Sequence[RefusedError] = ()) -> Decision:
     """Decide what a study needs.
 
     Args:
         image: of the workers, for a template that names none.
-        refused: what the API server said against the objects decided on before.
+        refused: what the API server does not take of the objects decided on before.
     """
     decision = _decide(snapshot, now, image, refused)
     final = plan_final(snapshot, decision.status, now, image=image)
@@ -74,21 +74,21 @@ def decide(snapshot: Snapshot, now: datetime, *, image: str, refused: str | None
     )
 
 
-def _decide(snapshot: Snapshot, now: datetime, image: str, refused: str | None) -> Decision:
+def _decide(snapshot: Snapshot, now: datetime, image: str, refused: Sequence[RefusedError]) -> Decision:
     if is_settled(snapshot.resource, now):
         return Decision(snapshot.status, delete=snapshot.active_jobs)
     if snapshot.study is None or snapshot.storage is None:
         return _not_accepted(snapshot, snapshot.invalid, now, requeue=RESYNC_SECONDS)
     if snapshot.is_over:
         return _over(snapshot, now)
-    if refused is not None:
-        error = InvalidStudyError(reasons.INVALID_TEMPLATE, f"{refused}; correct workers.template")
-        return _not_accepted(snapshot, error, now, requeue=REFUSED_SECONDS)
+    if wrong := next((error for error in refused if error.kind == "Job" and error.status != 403), None):
+        invalid = InvalidStudyError(reasons.INVALID_TEMPLATE, f"{refusal(wrong)}; correct workers.template")
+        return _not_accepted(snapshot, invalid, now, requeue=REFUSED_SECONDS)
     if snapshot.storage.invalid is not None:
         return _not_accepted(snapshot, snapshot.storage.invalid, now, requeue=REFUSED_SECONDS)
     if snapshot.storage.snapshot is None:
         return _without_storage(snapshot, snapshot.storage, now)
-    return _accepted(snapshot, snapshot.study, snapshot.storage, snapshot.storage.snapshot, now, image)
+    return _accepted(snapshot, snapshot.study, snapshot.storage, snapshot.storage.snapshot, now, image, refused)
 
 
 def _over(snapshot: Snapshot, now: datetime) -> Decision:
@@ -103,10 +103,10 @@ def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: date
     assert error is not None
     states = [State("Accepted", "False", error.reason, error.message)]
     if snapshot.storage is not None:
-        states.append(_storage_state(snapshot.storage))
+        states.append(storage_state(snapshot.storage))
     elif not any(condition["type"] == "StorageReady" for condition in snapshot.status.get("conditions", [])):
         states.append(State("StorageReady", "Unknown", reasons.NOT_STARTED, "not looked at yet"))
-    states += _unfinished(snapshot, first_stall(snapshot, now))
+    states += unfinished_states(snapshot, first_stall(snapshot, now))
     start = _start_time(snapshot, now)
     status = build_status(snapshot, states, now, startTime=start, workers=_workers(snapshot))
     return Decision(status, _to_suspend(snapshot), requeue=requeue)
@@ -114,27 +114,37 @@ def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: date
 
 def _without_storage(snapshot: Snapshot, storage: StorageView, now: datetime) -> Decision:
     stall = storage_stall(snapshot, storage, now) or first_stall(snapshot, now)
-    states = [_accepted_state(), _storage_state(storage), *_unfinished(snapshot, stall)]
+    states = [accepted_state(), storage_state(storage), *unfinished_states(snapshot, stall)]
     status = build_status(snapshot, states, now, workers=_workers(snapshot))
     return Decision(status, _to_suspend(snapshot), requeue=POLL_SECONDS)
 
 
 def _accepted(
-    snapshot: Snapshot, study: Study, storage: StorageView, stored: StudySnapshot, now: datetime, image: str
+    snapshot: Snapshot,
+    study: Study,
+    storage: StorageView,
+    stored: StudySnapshot,
+    now: datetime,
+    image: str,
+    refused: Sequence[RefusedError],
 ) -> Decision:
     verdict = judge(stored, study.spec.budget, now - LIMIT_MARGIN)
-    states = [_accepted_state(), _storage_state(storage)]
+    states = [accepted_state(), storage_state(storage)]
     if verdict.next in {Next.SUCCEEDED, Next.FAILED}:
         # A trial that a group still trains is waited for; one that nobody trains any more will not end.
         if not stored.counts.running or not snapshot.active_jobs:
             over = "Succeeded" if verdict.next is Next.SUCCEEDED else "Failed"
             return _finish(snapshot, states, over, Finding(verdict.reason, verdict.message), now)
-        states += _unfinished(snapshot, first_stall(snapshot, now))
+        states += unfinished_states(snapshot, first_stall(snapshot, now))
         status = build_status(snapshot, states, now, workers=_workers(snapshot))
         return Decision(status, _to_suspend(snapshot), requeue=POLL_SECONDS)
     if snapshot.is_suspended:
         status = build_status(
-            snapshot, [*states, *_unfinished(snapshot, None)], now, completionTime=None, workers=_workers(snapshot)
+            snapshot,
+            [*states, *unfinished_states(snapshot, None)],
+            now,
+            completionTime=None,
+            workers=_workers(snapshot),
         )
         at_rest = not snapshot.active_jobs and not any(group.ending_pods for group in snapshot.groups)
         calm = RESYNC_SECONDS if at_rest else POLL_SECONDS
@@ -150,17 +160,21 @@ def _accepted(
             if group.job and group.is_active and not group.is_failed  # which keeps its logs
         )
         return _finish(snapshot, states, "Failed", plan.failure, now, delete=others)
-    stall = plan.stall or first_stall(snapshot, now) or quiet_stall(snapshot, study.spec, moved, now)
-    states += _unfinished(snapshot, stall, leaving=_leaving(snapshot, study), will_start=plan.starts_workers)
+    stall = refused_stall(refused) or plan.stall or first_stall(snapshot, now)
+    stall = stall or quiet_stall(snapshot, study.spec, moved, now)
+    will_start = plan.starts_workers and not refused  # those that were made tell by themselves
+    states += unfinished_states(snapshot, stall, leaving=leaving(snapshot, study), will_start=will_start)
     status = build_status(
         snapshot,
         states,
         now,
-        startTime=_start_time(snapshot, now, will_start=plan.starts_workers),
+        startTime=_start_time(snapshot, now, will_start=will_start),
         completionTime=None,
         workers=_workers(snapshot, study.spec.parallelism),
     )
-    if plan.delete or plan.apply:
+    if refused:
+        calm = REFUSED_SECONDS
+    elif plan.delete or plan.apply:
         calm = POLL_SECONDS
     elif snapshot.groups and all(group.is_ready for group in snapshot.groups):
         calm = RUNNING_SECONDS
@@ -204,78 +218,6 @@ def _finish(
         workers={"desired": 0, "ready": 0},
     )
     return Decision(status, delete, requeue=POLL_SECONDS)
-
-
-def _accepted_state() -> State:
-    return State("Accepted", "True", reasons.ACCEPTED, "the study can run as written")
-
-
-def _storage_state(storage: StorageView) -> State:
-    return State(
-        "StorageReady",
-        "True" if storage.reason == reasons.STORAGE_READY else "False",
-        storage.reason,
-        storage.message,
-    )
-
-
-def _unfinished(
-    snapshot: Snapshot, stall: Finding | None, *, leaving: str = "", will_start: bool = False
-) -> list[State]:
-    """The conditions of a study that is not over.
-
-    Args:
-        leaving: what is to be said of groups that end.
-    """
-    return [
-        *(_suspended(snapshot) if snapshot.is_suspended else _at_work(snapshot, stall, leaving, will_start)),
-        State("Succeeded", "False", reasons.NOT_FINISHED, "the study is not over"),
-        State("Failed", "False", reasons.NOT_FAILED, "the study has not failed"),
-    ]
-
-
-def _suspended(snapshot: Snapshot) -> list[State]:
-    ending = sum(group.ending_pods for group in snapshot.groups)
-    rest = f"; {ending} of its pods still end, and hand back what they train" if ending else ""
-    return [
-        State("Running", "False", reasons.SUSPENDED, f"the study is suspended{rest}"),
-        State("Suspended", "True", reasons.SUSPENDED, "set spec.suspend to false, and the study goes on"),
-        State("Stalled", "False", reasons.SUSPENDED, "the study is suspended"),
-    ]
-
-
-def _at_work(snapshot: Snapshot, stall: Finding | None, leaving: str, will_start: bool) -> list[State]:
-    ready = sum(1 for group in snapshot.groups if group.is_ready)
-    active = [group for group in snapshot.groups if group.is_active]
-    if ready:
-        message = f"{ready} of {len(active)} worker groups ready{leaving}"
-        running = State("Running", "True", reasons.TRIALS_RUNNING, message)
-    elif active or will_start:
-        held = any(group.is_held for group in active)
-        message = "the Jobs are suspended until they are admitted" if held else "no worker group is ready yet"
-        running = State("Running", "False", reasons.WAITING_FOR_WORKERS, message)
-    elif any(group.leftovers for group in snapshot.groups):
-        message = "the pods that ran before still end; then others start"
-        running = State("Running", "False", reasons.WAITING_FOR_WORKERS, message)
-    else:
-        running = State("Running", "False", reasons.NOT_STARTED, "the other conditions say what is missing")
-    return [
-        running,
-        State("Suspended", "False", reasons.NOT_SUSPENDED, "the study is not suspended"),
-        State("Stalled", "True", stall.reason, stall.message)
-        if stall
-        else State("Stalled", "False", reasons.PROGRESSING, "nothing holds the study up"),
-    ]
-
-
-def _leaving(snapshot: Snapshot, study: Study) -> str:
-    """Groups that end once their trials have."""
-    wanted, parallelism = revision(study.spec), study.spec.parallelism
-    training = [group for group in snapshot.groups if group.index in snapshot.running_groups]
-    removed = sum(1 for group in training if group.index >= parallelism)
-    renewed = sum(1 for group in training if group.index < parallelism and is_stale(group, wanted))
-    text = f"; {removed} end their trials and leave" if removed else ""
-    return text + (f"; {renewed} end their trials and start again as the study is now" if renewed else "")
 
 
 def _to_suspend(snapshot: Snapshot) -> tuple[Ref, ...]:

@@ -4,6 +4,7 @@ The official client's transport, credentials and errors; its generated models wo
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,13 @@ class ApiError(Exception):
 
 
 class RefusedError(Exception):
-    """The API server does not take an object as it is: its content, a quota or an admission policy."""
+    """The API server does not take an object as it is: its content, a quota, a right or an admission policy."""
+
+    def __init__(self, resource: Resource, status: int, message: str) -> None:
+        super().__init__(message)
+        self.kind: str = resource["kind"]
+        self.name: str = resource["metadata"].get("name", "")
+        self.status = status
 
 
 class UnavailableError(Exception):
@@ -134,20 +141,23 @@ class Kube:
         return True
 
     def try_out(self, resource: Resource) -> None:
-        """Ask whether the API server would make an object, which is not made.
+        """Ask whether the API server would make an object, which is not made. It gets a name of its own.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 
         Raises:
             RefusedError: its content is not what the API server takes, with its own words.
         """
+        prefix = resource["metadata"]["generateName"]
         path = _path(resource["kind"], resource["metadata"]["namespace"])
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict"), ("dryRun", "All")]
         try:
             self._call("POST", path, query, resource)
         except ApiError as error:
             if error.status in {400, 422}:
-                raise RefusedError(error.message) from None
+                # Without what is random in it: the same answer must not be news each time.
+                words = re.sub(rf"{re.escape(prefix)}[a-z0-9]{{5}}\b", prefix.rstrip("-"), error.message)
+                raise RefusedError(resource, error.status, words) from None
             if error.status != 403:  # a quota: there may be room by then
                 raise
 
@@ -189,7 +199,7 @@ class Kube:
             # 500 too: a field that the schema does not know, or has another type for, fails in the patch's conversion.
             untyped = error.status == 500 and "failed to create typed patch object" in error.message
             if untyped or error.status in {400, 403, 422}:
-                raise RefusedError(error.message) from None
+                raise RefusedError(resource, error.status, error.message) from None
             raise
 
     def set_finalizers(self, kind: str, resource: Resource, finalizers: list[str]) -> Resource | None:

@@ -116,14 +116,18 @@ def awaits_final_job(resource: Resource) -> bool:
     return "startTime" not in record and "completionTime" not in record
 
 
-def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime) -> Snapshot:
-    """Read all that was made for a study, and what its storage says."""
+def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime, *, image: str) -> Snapshot:
+    """Read all that was made for a study, and what its storage says.
+
+    Args:
+        image: of the workers, for a template that names none.
+    """
     key = Key(resource["metadata"]["namespace"], resource["metadata"]["name"])
     selector = f"{LABEL_STUDY}={key.name}"
     if is_settled(resource, now):
         jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
         return Snapshot(resource, groups=_groups(resource, jobs, []), final=_final(kube, resource, final))
-    study, invalid = _parse(kube, resource)
+    study, invalid = _parse(kube, resource, image)
     # The Jobs before the storage: a Job that was complete before its trials were counted has told all of them.
     jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
     pods = kube.select("Pod", key.namespace, selector)
@@ -152,17 +156,33 @@ def _is_quiet(resource: Resource, now: datetime) -> bool:
     return moved is not None and now - datetime.fromisoformat(moved) > QUIET
 
 
-def _parse(kube: Kube, resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
+def _parse(kube: Kube, resource: Resource, image: str) -> tuple[Study | None, InvalidStudyError | None]:
     try:
         study = parse_study(resource)
         check_algorithms(study.spec)
         check_place(study.spec.checkpoints)
         builders.check_template(resource)
+        _try_out_workers(kube, resource, image)
         if study.spec.on_success is not None:
             _try_out(kube, resource)
     except InvalidStudyError as error:
         return None, error
     return study, None
+
+
+def _try_out_workers(kube: Kube, resource: Resource, image: str) -> None:
+    """See that the Jobs of worker groups can be made, before those that run are told that the study has changed.
+
+    Raises:
+        InvalidStudyError: the API server would not take them.
+    """
+    if is_true(resource.get("status") or {}, "Accepted", resource["metadata"]["generation"]):
+        return
+    try:
+        kube.try_out(builders.build_worker_balloon(resource, image=image))
+    except RefusedError as error:
+        message = f"the Job of a worker group is refused: {error}; correct workers.template"
+        raise InvalidStudyError(reasons.INVALID_TEMPLATE, message) from None
 
 
 def _try_out(kube: Kube, resource: Resource) -> None:

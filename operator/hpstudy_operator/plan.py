@@ -136,7 +136,7 @@ def _attempt_to_start(
             " does not have its trials: check that the workers and the operator use the same database",
         )
         return None
-    if is_stale(group, wanted) and group.index not in snapshot.running_groups:
+    if _is_stale(group, wanted) and group.index not in snapshot.running_groups:
         return 0  # one that trains ends its trial, and then itself
     return None
 
@@ -155,13 +155,23 @@ def _attempt_after_failures(group: Group, moved: datetime | None) -> int | None:
     return group.attempt + 1 if group.attempt < MAX_ATTEMPTS else None
 
 
-def is_stale(group: Group, wanted: str) -> bool:
+def _is_stale(group: Group, wanted: str) -> bool:
     """Whether a group was made from another spec, in what it cannot take on while it runs.
 
     Args:
         wanted: the revision of the spec as it is now.
     """
     return group.revision not in {"", wanted}
+
+
+def leaving(snapshot: Snapshot, study: Study) -> str:
+    """What is to be said of groups that end once their trials have."""
+    wanted, parallelism = revision(study.spec), study.spec.parallelism
+    training = [group for group in snapshot.groups if group.index in snapshot.running_groups]
+    removed = sum(1 for group in training if group.index >= parallelism)
+    renewed = sum(1 for group in training if group.index < parallelism and _is_stale(group, wanted))
+    text = f"; {removed} end their trials and leave" if removed else ""
+    return text + (f"; {renewed} end their trials and start again as the study is now" if renewed else "")
 
 
 def _remove_surplus(plan: Plan, snapshot: Snapshot, parallelism: int) -> None:

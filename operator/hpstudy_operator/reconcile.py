@@ -7,7 +7,7 @@ from hpstudy.api.study import KIND
 from hpstudy_operator.apply import apply_children, apply_results, apply_status
 from hpstudy_operator.decide import decide
 from hpstudy_operator.deletion import Deletion, expiry, is_going
-from hpstudy_operator.kube import Kube, Ref, RefusedError
+from hpstudy_operator.kube import Kube, Ref
 from hpstudy_operator.logs import about
 from hpstudy_operator.observe import Key, observe
 from hpstudy_operator.storages import Storages
@@ -49,14 +49,12 @@ class Reconciler:
                 return None
             if (held := self._deletion.prepare(resource)) is None:
                 return CHANGED_SECONDS
-            snapshot = observe(self._kube, self._storages, held, now)
+            snapshot = observe(self._kube, self._storages, held, now, image=self._runner_image)
             if snapshot.storage is None:
                 self._storages.forget(key.namespace, key.name)
             decision = decide(snapshot, now, image=self._runner_image)
-            try:
-                apply_children(self._kube, decision)
-            except RefusedError as error:
-                decision = decide(snapshot, now, image=self._runner_image, refused=str(error))
+            if refused := apply_children(self._kube, decision):
+                decision = decide(snapshot, now, image=self._runner_image, refused=refused)
             decision = apply_results(self._kube, decision)
             written = apply_status(self._kube, snapshot, decision)
             if not written:

@@ -1,12 +1,13 @@
 """What holds a study up that is not over, in the words of who does."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
 from hpstudy_operator.conditions import timestamp
 from hpstudy_operator.groups import Finding, Group, has_ended, is_ready, parse_time
-from hpstudy_operator.kube import Resource
+from hpstudy_operator.kube import RefusedError, Resource
 from hpstudy_operator.observe import QUIET, Snapshot
 from hpstudy_operator.storages import StorageView
 
@@ -26,6 +27,23 @@ def first_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
     """What the pods of a worker group wait for."""
     stalls = (group.stall(now) or _pod_stall(group, now) for group in snapshot.groups)
     return next((stall for stall in stalls if stall), None)
+
+
+def refused_stall(refused: Sequence[RefusedError]) -> Finding | None:
+    """What the API server does not take."""
+    if not refused:
+        return None
+    first = refused[0]
+    is_quota = first.status == 403 and "exceeded quota" in str(first)
+    others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return Finding(
+        reasons.QUOTA_EXCEEDED if is_quota else reasons.REFUSED, f"{refusal(first)}{others}; it is tried again"
+    )
+
+
+def refusal(error: RefusedError) -> str:
+    """What the API server has against an object."""
+    return f"{error.kind} {error.name!r} is refused: {error}"
 
 
 def _pod_stall(group: Group, now: datetime) -> Finding | None:

@@ -11,7 +11,7 @@ from tests.support.processes import REPOSITORY
 SYSTEM = "hpstudy-system"
 CHART = REPOSITORY / "charts/hpstudy"
 _RIGHTS = ("crd", "serviceaccount", "rbac", "userroles")
-_CONTROLLERS = (*COLLECTORS, "job-controller", "clusterrole-aggregation-controller")
+_CONTROLLERS = (*COLLECTORS, "job-controller", "clusterrole-aggregation-controller", "resourcequota-controller")
 
 
 @contextmanager

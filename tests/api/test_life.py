@@ -183,6 +183,31 @@ def test_a_new_image_is_for_new_trials(served: Team) -> None:
         take(loop)
 
 
+def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> None:
+    served.apply(study())
+    running(served, "reviews-0")
+    first = uid(served)
+    container = {"name": "worker", "image": "new:1"}
+    with worker(served) as loop:
+        for memory in ("16GB!", "-1"):
+            limits = {"resources": {"limits": {"memory": memory}}}
+            served.edit({"workers": {"template": {"spec": {"containers": [{**container, **limits}]}}}})
+            refused = served.until("Accepted", "False", "InvalidTemplate")
+            assert "the Job of a worker group is refused: " in refused["message"]
+            assert refused["message"].endswith("; correct workers.template")
+            assert served.until("Running", "True")["message"] == "1 of 1 worker groups ready"
+        served.stays_quiet()
+        trial = take(loop)
+        complete(loop, trial)
+        assert loop.verdict().next is Next.ASK, "it was told of nothing"
+        assert uid(served) == first
+        served.edit({"workers": NEW_IMAGE})
+        served.until("Accepted", "True")
+        assert until_told_to_leave(loop) == "the study has changed: the group starts again"
+    made = eventually(lambda: None if uid(served) == first else served.job(), "a Job of the new image")
+    assert image(made) == "new:1"
+
+
 def image(job: Resource) -> str:
     return str(job["spec"]["template"]["spec"]["containers"][0]["image"])
 

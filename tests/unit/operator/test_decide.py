@@ -9,7 +9,8 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.status import BestTrial, WarmStartCounts
 from hpstudy.storage.reading import Stop
-from hpstudy_operator.decide import PENDING_SECONDS, POLL_SECONDS, RESYNC_SECONDS, RUNNING_SECONDS
+from hpstudy_operator.decide import PENDING_SECONDS, POLL_SECONDS, REFUSED_SECONDS, RESYNC_SECONDS, RUNNING_SECONDS
+from hpstudy_operator.kube import RefusedError
 from hpstudy_operator.observe import LINGER, Snapshot
 from hpstudy_operator.storages import StorageView
 from tests.unit.operator.objects import (
@@ -28,6 +29,11 @@ from tests.unit.operator.objects import (
     stored,
     study,
 )
+
+
+def refused(kind: str, status: int, words: str) -> RefusedError:
+    """An object that the API server does not take."""
+    return RefusedError({"kind": kind, "metadata": {"name": "reviews-0"}}, status, words)
 
 
 class TestStart:
@@ -71,11 +77,40 @@ class TestStart:
         assert not decision.apply
 
     def test_what_the_api_server_refuses_is_told_and_tried_again(self) -> None:
-        decision = decided(observed(study()), refused='Job "reviews-0" is invalid: spec.template')
+        decision = decided(observed(study()), refused=[refused("Job", 422, "spec.template is invalid")])
         assert condition(decision, "Accepted") == ("False", reasons.INVALID_TEMPLATE)
-        assert "spec.template; correct workers.template" in message(decision, "Accepted")
+        told = "Job 'reviews-0' is refused: spec.template is invalid; correct workers.template"
+        assert message(decision, "Accepted") == told
         assert not decision.apply
         assert decision.requeue < RESYNC_SECONDS
+
+    @pytest.mark.parametrize(
+        ("kind", "status", "words", "reason"),
+        [
+            ("Job", 403, "forbidden: exceeded quota: jobs, requested: count/jobs.batch=1", reasons.QUOTA_EXCEEDED),
+            ("Job", 403, "admission webhook denied the request: no GPUs on Sundays", reasons.REFUSED),
+            ("ConfigMap", 403, "is forbidden: exceeded quota: configmaps", reasons.QUOTA_EXCEEDED),
+            ("Service", 400, "a policy wants a label", reasons.REFUSED),
+        ],
+    )
+    def test_what_it_refuses_for_another_reason_than_the_template_holds_the_study_up(
+        self, kind: str, status: int, words: str, reason: str
+    ) -> None:
+        resource = study(parallelism=2)
+        made = job(resource)
+        snapshot = observed(resource, made, pods=(ready_pod(made),))
+        decision = decided(snapshot, refused=[refused(kind, status, words), refused("Job", 403, "later")])
+        assert condition(decision, "Accepted") == ("True", reasons.ACCEPTED)
+        assert condition(decision, "Running")[0] == "True"
+        assert condition(decision, "Stalled") == ("True", reason)
+        told = f"{kind} 'reviews-0' is refused: {words}, and 1 more; it is tried again"
+        assert message(decision, "Stalled") == told
+        assert decision.requeue == REFUSED_SECONDS
+
+    def test_a_study_has_not_started_while_all_its_jobs_are_refused(self) -> None:
+        decision = decided(observed(study()), refused=[refused("Job", 403, "exceeded quota: jobs")])
+        assert "startTime" not in decision.status
+        assert condition(decision, "Running") == ("False", reasons.NOT_STARTED)
 
     def test_a_corrected_spec_is_accepted_again(self) -> None:
         refused = decided(Snapshot(study(), invalid=InvalidStudyError(reasons.INVALID_OPTION, "no")))
