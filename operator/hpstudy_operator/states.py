@@ -8,10 +8,12 @@ from hpstudy_operator.storages import StorageView
 
 
 def accepted_state() -> State:
+    """Of a study that may run."""
     return State("Accepted", "True", reasons.ACCEPTED, "the study can run as written")
 
 
 def storage_state(storage: StorageView) -> State:
+    """What is known of its storage."""
     return State(
         "StorageReady",
         "True" if storage.reason == reasons.STORAGE_READY else "False",

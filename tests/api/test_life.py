@@ -196,7 +196,7 @@ def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> 
             assert "the Job of a worker group is refused: " in refused["message"]
             assert refused["message"].endswith("; correct workers.template")
             assert served.until("Running", "True")["message"] == "1 of 1 worker groups ready"
-        served.stays_quiet()
+        served.stays_as_it_is()
         trial = take(loop)
         complete(loop, trial)
         assert loop.verdict().next is Next.ASK, "it was told of nothing"
