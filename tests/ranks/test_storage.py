@@ -71,6 +71,27 @@ def test_the_pods_of_a_group_come_to_the_new_password_one_after_the_other(tmp_pa
     assert states.count("FAIL") <= 1
 
 
+def test_a_pod_that_comes_back_with_the_new_password_is_not_refused_for_ever(
+    tmp_path: Path, database: Postgres
+) -> None:
+    """Node 0 has only its open session, which outlives the password, and would wait for the other with the old key."""
+    name = "rotated_other"
+    url = role(database, name)
+    with group(tmp_path, "square", url=url, nodes=2, budget={"maxTrials": 1000}) as made:
+        eventually(lambda: _completed(made) >= 1)
+        database.sql(f"alter role \"{name}\" password 'new'")
+        made.kill(1)
+        made.url = database.url(name, name, "new")
+        made.start(1)
+        made.pods[0].join(60)
+        assert made.pods[0].exitcode == EXIT_PREEMPTED
+        wanted = _completed(made) + 1
+        told(made, budget=made.study.spec.budget.model_copy(update={"max_trials": wanted}))
+        made.start(0)
+        assert made.join() == [0, 0]
+        assert made.states().count("COMPLETE") == wanted
+
+
 def _completed(made: Group) -> int:
     try:
         return made.states().count("COMPLETE")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hpstudy.storage.opening import CredentialsRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.opening import CredentialsRefusedError, StorageUnreachableError, open_engine, storage_errors
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -18,6 +18,21 @@ REFUSED_LIMIT = 30.0
 """Seconds for which the database may refuse the password: the operator writes a new one into the Secret a moment before
 the database takes it. After that only a process that reads the Secret anew is of use."""
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
+
+
+def check_credentials(url: str) -> None:
+    """See whether the database would let this process in anew: a session that is open tells nothing of it.
+
+    Raises:
+        CredentialsRefusedError: it would not.
+    """
+    try:
+        with storage_errors(), open_engine(url).connect():
+            pass
+    except CredentialsRefusedError:
+        raise
+    except StorageUnreachableError as error:
+        _log.warning("the storage does not answer: %s", error)  # whoever needs it waits
 
 
 def patiently(action: Callable[[], _T], reconnect: Callable[[], None] | None) -> _T:

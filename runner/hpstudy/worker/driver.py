@@ -53,14 +53,14 @@ class Driver(Leader):
     Args:
         servers: where supervisors and rank zeros connect; made before the fork, so that nobody comes too early.
         key: what those must know.
+        url: of the storage, from which the key was made.
     """
 
     def __init__(
-        self, spec: StudySpec, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events
+        self, spec: StudySpec, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events, url: str
     ) -> None:
-        self._spec = spec
         self._loop = loop
-        super().__init__(servers, key, events)
+        super().__init__(spec, servers, key, events, url)
         self._slots: Slots | None = None
         self._gpus = 0
         """That the group holds."""

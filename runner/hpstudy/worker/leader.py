@@ -14,6 +14,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
 from hpstudy.trials.messages import Exit, Invalid, Message, Prepared, Stopping
+from hpstudy.trials.outages import check_credentials
 from hpstudy.worker.nodes import Nodes
 
 _log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ LAST_WORDS_SECONDS = 2.0
 themselves. They do in milliseconds, unless they wait for one that will not come."""
 
 
+_CHECK_SECONDS = 10.0
+"""Between two looks at whether the database still takes the password, while strangers call and a node is missing."""
 _LONGEST_WAIT = 3600.0
 """Seconds; a trialTimeout of a month is more than select(2) takes."""
 
@@ -37,9 +40,13 @@ class Leader(ABC):
     Args:
         servers: where supervisors and rank zeros connect; made before the fork, so that nobody comes too early.
         key: what those must know.
+        url: of the storage, from which the key was made.
     """
 
-    def __init__(self, servers: list[socket.socket], key: bytes, events: Events) -> None:
+    def __init__(self, spec: StudySpec, servers: list[socket.socket], key: bytes, events: Events, url: str) -> None:
+        self._spec = spec
+        self._url = url
+        self._checked = -_CHECK_SECONDS
         self._events = events
         self._nodes = Nodes(servers, key, self)
         self._leaving: set[int] = set()
@@ -81,6 +88,18 @@ class Leader(ABC):
                 self._let_go()
             case _:
                 self._hear(node, message)
+
+    def distrust(self) -> None:
+        """Act on a caller with another key. It may be the node that is missing, whose pod has read the Secret after a
+        change, while this one's session with the old password is still good: then nobody would ever come.
+
+        Raises:
+            CredentialsRefusedError: the password is no longer taken: a new pod reads the Secret anew.
+        """
+        now, there = time.monotonic(), sum(1 for _ in self._nodes)
+        if there < self._spec.workers.nodes and not self._busy and now >= self._checked + _CHECK_SECONDS:
+            self._checked = now
+            check_credentials(self._url)
 
     def lose(self, node: int) -> None:
         """Act on the end of a supervisor.

@@ -24,6 +24,9 @@ class Listener(Protocol):
     def from_rank(self, link: "Link[bytes, bytes]", message: Message) -> None:
         """A rank zero said something."""
 
+    def distrust(self) -> None:
+        """Somebody has another key."""
+
     def lose(self, node: int) -> None:
         """A supervisor is gone; it is no longer one of the nodes."""
 
@@ -97,7 +100,10 @@ class Nodes:
     def _accept(self, server: socket.socket) -> None:
         try:
             self._others.append(accept(server, self._key))
-        except (OSError, EOFError, AuthenticationError) as error:
+        except AuthenticationError as error:
+            _log.warning("refused a connection: %s", error)
+            self._listener.distrust()
+        except (OSError, EOFError) as error:
             _log.warning("refused a connection: %s", error)
 
     def _read(self, link: "Link[bytes, bytes]") -> None:

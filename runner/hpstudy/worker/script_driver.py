@@ -79,14 +79,14 @@ class ScriptDriver(Leader):
         loop: of the study; never entered, as rank zero of the script is who runs the trials.
         servers: where supervisors connect; made before the fork, so that nobody comes too early.
         key: what those must know.
+        url: of the storage, from which the key was made.
     """
 
     def __init__(
-        self, spec: StudySpec, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events
+        self, spec: StudySpec, loop: TrialLoop, servers: list[socket.socket], key: bytes, events: Events, url: str
     ) -> None:
-        self._spec = spec
         self._loop = loop
-        super().__init__(servers, key, events)
+        super().__init__(spec, servers, key, events, url)
         self._launch: _Launch | None = None
 
     def _lead(self) -> None:

@@ -321,9 +321,9 @@ def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     )
     try:
         if spec.trial.script is not None:
-            ScriptDriver(spec, loop, servers, key, worker.events).run()
+            ScriptDriver(spec, loop, servers, key, worker.events, worker.storage_url).run()
         else:
-            Driver(spec, loop, servers, key, worker.events).run()
+            Driver(spec, loop, servers, key, worker.events, worker.storage_url).run()
     except CredentialsRefusedError as error:
         _log.warning("leaving for a pod that reads the storage's Secret anew: %s", error)
         sys.exit(EXIT_PREEMPTED)
