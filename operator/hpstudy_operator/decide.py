@@ -39,7 +39,8 @@ operator does, this much later: never while one that has just asked in time make
 ahead of theirs."""
 _SOON_SECONDS = 0.1
 REFUSED_SECONDS = 30.0
-"""Until an object that the API server refused is tried again: a quota may be raised without an event for us."""
+"""Until an object that the API server refused is tried again: a quota may be raised, or a policy changed, without an
+event for us."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def _decide(snapshot: Snapshot, now: datetime, image: str, refused: Sequence[Ref
     if is_settled(snapshot.resource, now):
         return Decision(snapshot.status, delete=snapshot.active_jobs)
     if snapshot.study is None or snapshot.storage is None:
-        return _not_accepted(snapshot, snapshot.invalid, now, requeue=RESYNC_SECONDS)
+        is_refused = snapshot.invalid is not None and snapshot.invalid.reason == reasons.REFUSED
+        requeue = REFUSED_SECONDS if is_refused else RESYNC_SECONDS
+        return _not_accepted(snapshot, snapshot.invalid, now, requeue=requeue)
     if snapshot.is_over:
         return _over(snapshot, now)
     if wrong := next((error for error in refused if error.kind == "Job" and error.status != 403), None):

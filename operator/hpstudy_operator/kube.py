@@ -33,6 +33,8 @@ _PATHS = {
     "Event": ("/api/v1", "events"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
+EXCEEDED = "exceeded quota"
+"""What the API server says where a quota has no room."""
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -146,7 +148,7 @@ class Kube:
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 
         Raises:
-            RefusedError: its content is not what the API server takes, with its own words.
+            RefusedError: with the API server's own words. A quota that is used up is none: there may be room by then.
         """
         prefix = resource["metadata"]["generateName"]
         path = _path(resource["kind"], resource["metadata"]["namespace"])
@@ -154,11 +156,11 @@ class Kube:
         try:
             self._call("POST", path, query, resource)
         except ApiError as error:
-            if error.status in {400, 422}:
+            if error.status in {400, 403, 422} and EXCEEDED not in error.message:
                 # Without what is random in it: the same answer must not be news each time.
                 words = re.sub(rf"{re.escape(prefix)}[a-z0-9]{{5}}\b", prefix.rstrip("-"), error.message)
                 raise RefusedError(resource, error.status, words) from None
-            if error.status != 403:  # a quota: there may be room by then
+            if error.status not in {400, 403, 422}:
                 raise
 
     def create(self, resource: Resource) -> Resource | None:

@@ -10,6 +10,7 @@ from hpstudy.api.checkpoints import check_place
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import LABEL_FINAL, LABEL_GROUP, LABEL_STUDY
+from hpstudy.api.revision import revision
 from hpstudy.api.study import Study
 from hpstudy.samplers.build import check_algorithms
 from hpstudy.storage.ends import PodEnd
@@ -127,13 +128,15 @@ def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime, *
     if is_settled(resource, now):
         jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
         return Snapshot(resource, groups=_groups(resource, jobs, []), final=_final(kube, resource, final))
-    study, invalid = _parse(kube, resource, image)
+    study, invalid = _parse(kube, resource)
     # The Jobs before the storage: a Job that was complete before its trials were counted has told all of them.
     jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
     pods = kube.select("Pod", key.namespace, selector)
     children = {("Job", job["metadata"]["name"]): job for job in jobs}
     children |= {("Service", s["metadata"]["name"]): s for s in kube.select("Service", key.namespace, selector)}
     groups = _groups(resource, jobs, pods)
+    if study is not None and (invalid := _try_out_workers(kube, resource, study, groups, image)):
+        study = None
     if study is not None:
         children |= _by_name(kube, key, study, children)
     return Snapshot(
@@ -156,13 +159,12 @@ def _is_quiet(resource: Resource, now: datetime) -> bool:
     return moved is not None and now - datetime.fromisoformat(moved) > QUIET
 
 
-def _parse(kube: Kube, resource: Resource, image: str) -> tuple[Study | None, InvalidStudyError | None]:
+def _parse(kube: Kube, resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:
     try:
         study = parse_study(resource)
         check_algorithms(study.spec)
         check_place(study.spec.checkpoints)
         builders.check_template(resource)
-        _try_out_workers(kube, resource, image)
         if study.spec.on_success is not None:
             _try_out(kube, resource)
     except InvalidStudyError as error:
@@ -170,19 +172,23 @@ def _parse(kube: Kube, resource: Resource, image: str) -> tuple[Study | None, In
     return study, None
 
 
-def _try_out_workers(kube: Kube, resource: Resource, image: str) -> None:
-    """See that the Jobs of worker groups can be made, before those that run are told that the study has changed.
-
-    Raises:
-        InvalidStudyError: the API server would not take them.
-    """
-    if is_true(resource.get("status") or {}, "Accepted", resource["metadata"]["generation"]):
-        return
+def _try_out_workers(
+    kube: Kube, resource: Resource, study: Study, groups: Iterable[Group], image: str
+) -> InvalidStudyError | None:
+    """Why the Jobs of worker groups cannot be made, if so: asked before those that run are told that the study has
+    changed. Where they are made from what is written now, nothing is to be asked: policies may be newer than they."""
+    is_accepted = is_true(resource.get("status") or {}, "Accepted", resource["metadata"]["generation"])
+    revisions = {group.revision for group in groups if group.is_active}
+    if is_accepted or revisions == {revision(study.spec)}:
+        return None
     try:
         kube.try_out(builders.build_worker_balloon(resource, image=image))
     except RefusedError as error:
-        message = f"the Job of a worker group is refused: {error}; correct workers.template"
-        raise InvalidStudyError(reasons.INVALID_TEMPLATE, message) from None
+        message = f"the Job of a worker group is refused: {error}"
+        if error.status == 403:
+            return InvalidStudyError(reasons.REFUSED, message)
+        return InvalidStudyError(reasons.INVALID_TEMPLATE, f"{message}; correct workers.template")
+    return None
 
 
 def _try_out(kube: Kube, resource: Resource) -> None:

@@ -7,7 +7,7 @@ from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
 from hpstudy_operator.conditions import timestamp
 from hpstudy_operator.groups import Finding, Group, has_ended, is_ready, parse_time
-from hpstudy_operator.kube import RefusedError, Resource
+from hpstudy_operator.kube import EXCEEDED, RefusedError, Resource
 from hpstudy_operator.observe import QUIET, Snapshot
 from hpstudy_operator.storages import StorageView
 
@@ -34,7 +34,7 @@ def refused_stall(refused: Sequence[RefusedError]) -> Finding | None:
     if not refused:
         return None
     first = refused[0]
-    is_quota = first.status == 403 and "exceeded quota" in str(first)
+    is_quota = first.status == 403 and EXCEEDED in str(first)
     others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
     return Finding(
         reasons.QUOTA_EXCEEDED if is_quota else reasons.REFUSED, f"{refusal(first)}{others}; it is tried again"

@@ -14,6 +14,7 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.api.harness import Resource, Team, eventually, study
+from tests.support.kubectl import KubectlError
 
 NEW_IMAGE = {"template": {"spec": {"containers": [{"name": "worker", "image": "new:1"}]}}}
 
@@ -206,6 +207,56 @@ def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> 
         assert until_told_to_leave(loop) == "the study has changed: the group starts again"
     made = eventually(lambda: None if uid(served) == first else served.job(), "a Job of the new image")
     assert image(made) == "new:1"
+
+
+def forbidding(namespace: str, image: str) -> list[Resource]:
+    """What an administrator has against an image in a namespace."""
+    name, match = f"images.{namespace}", {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
+    validation = {
+        "expression": f"object.spec.template.spec.containers.all(c, c.image != '{image}')",
+        "message": "this image is not for us",
+        "reason": "Forbidden",
+    }
+    policy = {"matchConstraints": {"namespaceSelector": match, "resourceRules": [rule]}, "validations": [validation]}
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    group = "admissionregistration.k8s.io/v1"
+    return [
+        {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name}, "spec": policy},
+        {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": binding},
+    ]
+
+
+def test_an_image_that_a_policy_forbids_stops_no_group_and_a_policy_no_other_change(served: Team) -> None:
+    def is_forbidden(image: str) -> bool:
+        try:
+            served.kubectl("create", "job", "probe", f"--image={image}", "--dry-run=server")
+        except KubectlError as error:
+            return "this image is not for us" in str(error)
+        return False
+
+    old = {"template": {"spec": {"containers": [{"name": "worker", "image": "old:1"}]}}}
+    served.apply(study(workers=old))
+    running(served, "reviews-0")
+    first = uid(served)
+    with worker(served) as loop:
+        served.kubectl.apply(*forbidding(served.namespace, "new:1"))
+        eventually(lambda: is_forbidden("new:1"), "the policy")
+        served.edit({"workers": NEW_IMAGE})
+        refused = served.until("Accepted", "False", "Refused")
+        assert "this image is not for us" in refused["message"]
+        served.stays_as_it_is()
+        assert loop.verdict().next is Next.ASK
+        assert uid(served) == first
+        served.edit({"workers": old})
+        served.until("Accepted", "True")
+        served.kubectl.apply(*forbidding(served.namespace, "old:1"))
+        eventually(lambda: is_forbidden("old:1"), "the policy")
+        served.edit({"budget": {"maxTrials": 1}})
+        served.until("Accepted", "True")
+        complete(loop, take(loop))
+    served.poke()
+    served.until("Succeeded", "True", "MaxTrialsReached")
 
 
 def image(job: Resource) -> str:

@@ -39,6 +39,11 @@ INVALID_DATASET = "InvalidDataset"
 INVALID_MODEL = "InvalidModel"
 """The model cannot be loaded, or its configuration cannot be built."""
 
+# Accepted and Stalled
+REFUSED = "Refused"
+"""The API server does not take an object of the study, and not for its content: an admission policy, a right that the
+operator lacks, a namespace that is being deleted."""
+
 # StorageReady
 STORAGE_READY = "StorageReady"
 SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
@@ -78,9 +83,6 @@ PODS_NOT_READY = "PodsNotReady"
 """A pod that has a node has been starting, or ending, for too long: a volume, the network, a node that is gone."""
 QUOTA_EXCEEDED = "QuotaExceeded"
 """The namespace's quota has no room for an object of the study."""
-REFUSED = "Refused"
-"""The API server does not take an object of the study, and not for what workers.template says: a right that the
-operator lacks, an admission policy, a namespace that is being deleted."""
 NAME_TAKEN = "NameTaken"
 """An object of a name that the study needs belongs to something else."""
 CONTAINER_FAILED = "ContainerFailed"

@@ -112,6 +112,12 @@ class TestStart:
         assert "startTime" not in decision.status
         assert condition(decision, "Running") == ("False", reasons.NOT_STARTED)
 
+    def test_a_policy_may_change_without_an_event(self) -> None:
+        error = InvalidStudyError(reasons.REFUSED, "the Job of a worker group is refused: no GPUs on Sundays")
+        decision = decided(Snapshot(study(), invalid=error))
+        assert condition(decision, "Accepted") == ("False", reasons.REFUSED)
+        assert decision.requeue == REFUSED_SECONDS
+
     def test_a_corrected_spec_is_accepted_again(self) -> None:
         refused = decided(Snapshot(study(), invalid=InvalidStudyError(reasons.INVALID_OPTION, "no")))
         decision = decided(observed(study(generation=2, status=dict(refused.status))))
