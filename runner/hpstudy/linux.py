@@ -1,8 +1,10 @@
 """What processes ask of Linux; see prctl(2)."""
 
 import ctypes
+import os
 import signal
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -16,6 +18,18 @@ differ by."""
 def die_with_parent(number: signal.Signals) -> None:
     """Get this signal when the parent ends, so that a killed parent leaves nobody who trains on."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def watch(process: BaseProcess) -> int:
+    """A descriptor that is readable once this child has ended; the caller closes it, where it is not the child's own.
+
+    The child's own ``sentinel`` is a pipe, which stays open for as long as any fork of the child's lives.
+    """
+    assert process.pid is not None
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:  # a kernel or a container's seccomp profile without it
+        return process.sentinel
 
 
 def reap_orphans() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpstudy.storage import attributes
-from tests.ranks.groups import Group, group
+from tests.ranks.groups import Group, alive, group
 
 
 def failures(made: Group) -> list[tuple[str, str]]:
@@ -74,6 +74,18 @@ def test_a_report_that_cannot_be_recorded_ends_its_trial_and_no_other(tmp_path: 
     assert on_the_rank[0] == in_the_driver[0] == "error", "and neither is tried again"
     assert on_the_rank[1].startswith("ValueError: trial.report: step must be a whole number from 0 to 2147483647")
     assert in_the_driver[1].startswith("its report was refused: OverflowError: ")
+
+
+def test_what_a_rank_leaves_behind_holds_up_no_other_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Python itself would wait for each of it at its exit."""
+    with group(tmp_path, "leaves_something", workers={"trialsPerPod": 4}, budget={"maxTrials": 4}) as made:
+        assert made.join() == [0]
+        assert made.states() == ["COMPLETE", "FAIL"] + ["COMPLETE"] * 3
+        assert failures(made) == [("error", "ValueError: no luck")]
+        assert not alive(int((tmp_path / "child").read_text()))
+    said = capfd.readouterr().err
+    for left in ("thread prefetching", "process ForkProcess-", "thread QueueFeederThread"):
+        assert f"rank 0 is done, and 10 s later still has {left}" in said
 
 
 @contextlib.contextmanager

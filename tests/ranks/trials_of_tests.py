@@ -1,11 +1,15 @@
 """Objective functions that the workers in the tests import as trials_of_tests."""
 
 import math
+import multiprocessing
+import multiprocessing.queues
 import os
+import queue
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -220,4 +224,26 @@ def reports_nonsense(trial: Trial) -> float:
     if trial.number == 2:
         assert trial._reporter is not None
         trial._reporter.report(2**70, {"loss": 1.0})
+    return 1.0
+
+
+kept: list["multiprocessing.queues.Queue[bytes]"] = []
+
+
+def leaves_something(trial: Trial) -> float:
+    """What nobody takes care of any more, once the function has returned or raised."""
+    forked = multiprocessing.get_context("fork")
+    full: queue.Queue[int] = queue.Queue(1)
+    full.put(0)
+    if trial.number in (0, 1):
+        threading.Thread(target=full.put, args=(1,), name="prefetching").start()
+    if trial.number == 1:
+        raise ValueError("no luck")
+    if trial.number == 2:
+        child = forked.Process(target=time.sleep, args=(600,))
+        child.start()
+        Path(os.environ["TEST_FOLDER"], "child").write_text(str(child.pid))
+    if trial.number == 3:
+        kept.append(forked.Queue())
+        kept[0].put(b"x" * 2**20)  # more than its pipe takes
     return 1.0

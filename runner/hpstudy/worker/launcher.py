@@ -22,7 +22,7 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, MultiprocessContext
 
-from hpstudy.linux import die_with_parent
+from hpstudy.linux import die_with_parent, watch
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.causes import Cause, Kind, root_cause
 from hpstudy.worker.memory import OomKills
@@ -62,11 +62,11 @@ class Launch:
         self._process = context.Process(target=_launch, args=(child, place, run_id, self._folder.name, entry))
         self._process.start()
         child.close()
-
-    @property
-    def sentinel(self) -> int:
+        pid = self._process.pid or 0
+        with contextlib.suppress(ProcessLookupError):
+            os.setpgid(pid, pid)  # the launcher does so, too: whoever comes first, an early kill() finds the group
+        self.sentinel = watch(self._process)
         """Ready to read when the launcher has ended."""
-        return self._process.sentinel
 
     def kill(self) -> None:
         """End every process of the trial on this node, now."""
@@ -81,13 +81,16 @@ class Launch:
         """After the end: None when every rank ended well."""
         self._process.join()
         self._sweep()
+        if self.sentinel != self._process.sentinel:
+            os.close(self.sentinel)
         with self._folder as folder:
             return self._kills.explain(self._told(folder))
 
     def _told(self, folder: str) -> Cause | None:
         with contextlib.suppress(EOFError):
-            text = self._cause.recv_bytes()
-            return Cause.model_validate_json(text) if text else None
+            if self._cause.poll():  # it has ended; a fork of its that lives on holds the other end open
+                text = self._cause.recv_bytes()
+                return Cause.model_validate_json(text) if text else None
         # It ended before it could tell; the ranks may have.
         message, kind = f"the launcher of the ranks {_how(self._process.exitcode)}", Kind.KILLED
         if self._killed:
@@ -153,6 +156,14 @@ class _Agent(LocalElasticAgent):
     """
 
     _exit_codes: dict[int, int]
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        started: dict[int, Any] = super()._start_workers(worker_group)
+        assert isinstance(self._pcontext, MultiprocessContext)
+        context = self._pcontext._pc
+        assert context is not None
+        context.sentinels = {watch(process): index for index, process in enumerate(context.processes)}
+        return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         assert isinstance(self._pcontext, MultiprocessContext)
