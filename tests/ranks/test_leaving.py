@@ -10,7 +10,7 @@ import pytest
 
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.settings import record_settings
-from hpstudy.worker.supervisor import EXIT_PREEMPTED
+from hpstudy.worker.stopping import EXIT_PREEMPTED
 from tests.ranks.groups import Group, eventually, group
 from tests.ranks.test_worker import failure
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 
-from hpstudy.worker.supervisor import EXIT_PREEMPTED
+from hpstudy.worker.stopping import EXIT_PREEMPTED
 from tests.ranks.groups import Group, eventually, group
 from tests.ranks.test_leaving import told
 from tests.support.mariadb import MariaDB

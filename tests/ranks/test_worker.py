@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpstudy.storage import attributes
+from hpstudy.worker.stopping import EXIT_PREEMPTED
 from tests.ranks.groups import Group, alive, eventually, group
 
 BUDGET = {"maxTrials": 3}
@@ -118,6 +119,33 @@ def test_what_a_trial_leaves_running_ends_with_it(tmp_path: Path) -> None:
     with group(tmp_path, "leaves_a_child", budget={"maxTrials": 1}) as made:
         assert made.join() == [0]
         assert not alive(int((tmp_path / "child-0").read_text()))
+
+
+def test_a_daemon_that_a_trial_starts_ends_with_it(tmp_path: Path) -> None:
+    """It has left the trial's process group, and holds what it has inherited open."""
+    with group(tmp_path, "leaves_a_daemon", budget={"maxTrials": 2}) as made:
+        assert made.join() == [0]
+        assert [trial.values for trial in made.trials()] == [[0.0], [0.0]]
+        left = [pid for number in range(2) for pid in (tmp_path / f"daemons-{number}").read_text().split()]
+        assert not any(alive(int(pid)) for pid in left)
+
+
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_without_checkpoints_nothing_stays_of_a_trial_s_folder_of_them(tmp_path: Path, isolation: str) -> None:
+    with group(
+        tmp_path, "fills_its_folder", processes=2, workers={"isolation": isolation}, budget={"maxTrials": 2}
+    ) as made:
+        assert made.join() == [0]
+        assert made.states() == ["COMPLETE"] * 2
+    assert {path.name for path in (tmp_path / "trials").glob("*/*")} == {"log"}
+
+
+@pytest.mark.parametrize("how", [{}, {"TEST_DOWNLOADS": "1"}], ids=["imports", "downloads"])
+def test_a_worker_that_prepares_leaves_when_it_is_told_to(tmp_path: Path, how: dict[str, str]) -> None:
+    with group(tmp_path, "square", module="slow_to_import", environment=how) as made:
+        eventually((tmp_path / "importing").exists)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join(25) == [EXIT_PREEMPTED]
 
 
 def test_a_rank_may_use_several_threads(tmp_path: Path) -> None:

@@ -247,3 +247,26 @@ def leaves_something(trial: Trial) -> float:
         kept.append(forked.Queue())
         kept[0].put(b"x" * 2**20)  # more than its pipe takes
     return 1.0
+
+
+def leaves_a_daemon(trial: Trial) -> dict[str, float]:
+    """Two that no process group has in it any more; the second trial looks for the first one's."""
+    folder = Path(os.environ["TEST_FOLDER"])
+    pids = [subprocess.Popen(["sleep", "600"], start_new_session=True).pid, os.fork()]
+    if pids[1] == 0:
+        os.setsid()
+        time.sleep(600)
+        os._exit(0)
+    (folder / f"daemons-{trial.number}").write_text(" ".join(map(str, pids)))
+    before = (folder / "daemons-0").read_text().split() if trial.number else []
+    return {"loss": float(sum(Path("/proc", pid).exists() for pid in before))}
+
+
+def fills_its_folder(trial: Trial) -> float:
+    """Its second rank is late, and still writes when the first is done."""
+    (trial.output_dir / "log").touch()
+    time.sleep(0.5 * trial.rank)
+    (trial.checkpoint_dir / "weights").write_bytes(b"x" * 1000)
+    time.sleep(0.5 * trial.rank)
+    (trial.checkpoint_dir / "more weights").write_bytes(b"x" * 1000)
+    return 1.0

@@ -15,19 +15,23 @@ def live_folder(trial: Path, node: int) -> Path:
     return trial / f"checkpoint-of-node-{node}"
 
 
-def remove_local(output: Path, number: int, node: int) -> None:
-    """Remove the checkpoints of a trial that has ended, however it did, from this node: the store has what counts."""
-    _remove(trial_folder(output, number), node)
+def remove_local(output: Path, number: int, node: int, *, stored: bool) -> None:
+    """Remove the live folder of a trial that has ended, however it did, from this node.
+
+    Args:
+        stored: the study's store has what counts, so that the Trainer's own checkpoints go, too.
+    """
+    _remove(trial_folder(output, number), node, stored)
 
 
-def remove_leftovers(output: Path, node: int) -> None:
+def remove_leftovers(output: Path, node: int, *, stored: bool) -> None:
     """The same for all trials, when a worker starts: its predecessor was killed."""
     for trial in (output / "trials").glob("*"):
-        _remove(trial, node)
+        _remove(trial, node, stored)
 
 
-def _remove(trial: Path, node: int) -> None:
+def _remove(trial: Path, node: int, stored: bool) -> None:
     shutil.rmtree(live_folder(trial, node), ignore_errors=True)
-    if node == 0:
-        for folder in trial.glob("checkpoint-[0-9]*"):  # the Trainer's own
+    if stored and node == 0:
+        for folder in trial.glob("checkpoint-[0-9]*"):
             shutil.rmtree(folder, ignore_errors=True)

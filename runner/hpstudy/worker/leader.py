@@ -1,7 +1,6 @@
 """What the drivers of a worker group have in common: its nodes come, go, and are let go."""
 
 import logging
-import signal
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -54,8 +53,6 @@ class Leader(ABC):
 
     def run(self) -> None:
         """Until the study is over, the pod is told to stop, or its supervisor is gone."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # the supervisor is told, and tells the driver what is to be done
         try:
             self._lead()
             # Other nodes outlive a driver whose own pod must go: they wait for its replacement.

@@ -190,7 +190,7 @@ def train(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> En
         raise
     finally:
         if spec.checkpoints is not None and trial.local_rank == 0:
-            remove_local(setting.output, run.number, trial.node)
+            remove_local(setting.output, run.number, trial.node, stored=True)
 
 
 def _device_memory() -> DeviceMemory | None:

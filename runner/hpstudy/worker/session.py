@@ -12,6 +12,7 @@ import torch
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 
+from hpstudy.checkpoints.local import remove_local
 from hpstudy.training.form import Form
 from hpstudy.training.isolation import Baseline, abandon_process_group, leave_process_group, reset, seed_generators
 from hpstudy.trials.causes import Cause, root_cause
@@ -43,6 +44,8 @@ def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes
     while (given := ranks.share(following)) is not None:
         ended, cause = _attempt(form, given, setting, link)
         cause = ranks.end(cause)
+        if setting.spec.checkpoints is None and os.environ["LOCAL_RANK"] == "0":  # now no rank writes there any more
+            remove_local(setting.output, given.number, int(os.environ["GROUP_RANK"]), stored=False)
         if link is not None:
             if cause is not None:
                 link.failed(cause)

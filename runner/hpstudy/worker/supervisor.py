@@ -27,19 +27,18 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Study
 from hpstudy.checkpoints.local import remove_leftovers, remove_local
 from hpstudy.checkpoints.opening import import_client
-from hpstudy.linux import reap_orphans
+from hpstudy.linux import children, end_children, reap_orphans
 from hpstudy.trials.channel import Link, connect, serve_tcp, serve_unix, shared_key
 from hpstudy.trials.events import Events
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
 from hpstudy.worker.cpu import available_cpus
 from hpstudy.worker.grace import grace_seconds
+from hpstudy.worker.stopping import EXIT_PREEMPTED, StopSignal, ToldToStop
 
 _log = logging.getLogger(__name__)
 
 EXIT_INVALID = 2
 """The study cannot run as written: the Job must not try again."""
-EXIT_PREEMPTED = 143
-"""As a process that SIGTERM ended."""
 _EXIT_LOST_DRIVER = 1
 _GRACE_SHARE = 0.8
 """Of the pod's grace period, for the driver to hand the trials back after SIGTERM."""
@@ -83,12 +82,20 @@ class _Supervisor:
         self._worker = worker
         self._spec = worker.study.spec
         self._key = shared_key(worker.storage_url)
-        self._stop_reader, self._stop_writer = os.pipe()
         self._launches: dict[int, Any] = {}
         """The ranks of the trials that run here, by the trial's number."""
         self._driver: Any = None
+        self._own: set[int] = set()
+        """Children that are no trial's: the driver, a command's agent, what the user's modules started."""
 
     def run(self) -> int:
+        try:
+            return self._run()
+        except ToldToStop:
+            return EXIT_PREEMPTED
+
+    def _run(self) -> int:
+        self._told = StopSignal()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool would not survive a fork
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not open it
         # Threads of OpenMP that spin while they wait cost several times the work where others want the cores; asleep,
@@ -99,15 +106,14 @@ class _Supervisor:
         # would hold a trial for the resolver's five seconds.
         os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:3")
         reap_orphans()  # of a trial
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os.write(self._stop_writer, b"x"))
         sys.path.insert(0, str(self._worker.folder))  # the user's modules
-        import torch
+        with self._told.preparing():
+            import torch
 
-        torch.set_num_threads(1)
-        from hpstudy.training.form import load_form
+            torch.set_num_threads(1)
+            from hpstudy.training.form import load_form
 
-        self._form = load_form(self._spec, self._worker.folder)
+            self._form = load_form(self._spec, self._worker.folder)
         with tempfile.TemporaryDirectory(prefix="hpstudy-") as runtime:
             self._local = str(Path(runtime, "driver"))
             self._resolved = Path(runtime, "study.json")
@@ -118,7 +124,14 @@ class _Supervisor:
                 link = self._connect()
                 if link is None:
                     return self._end_unconnected()
-                invalid = self._prepare(link)
+                try:
+                    with self._told.preparing():
+                        invalid = self._prepare(link)
+                except ToldToStop:
+                    with suppress(OSError):
+                        send(link, Stopping())
+                    link.close()
+                    raise
                 if invalid is not None:
                     return _refuse(invalid.reason, invalid.message)
                 return self._serve(link)
@@ -130,7 +143,7 @@ class _Supervisor:
         try:
             if self._spec.checkpoints is not None:
                 import_client(self._spec)
-                remove_leftovers(self._worker.output, self._worker.node)
+            remove_leftovers(self._worker.output, self._worker.node, stored=self._spec.checkpoints is not None)
             self._form.prepare()
         except InvalidStudyError as error:
             with suppress(OSError):
@@ -141,6 +154,7 @@ class _Supervisor:
         # What the imports made is never garbage: a collection in a rank would only copy its pages (0.4 s, 120 MB).
         gc.collect()
         gc.freeze()
+        self._own = children()
         _log.info("prepared in %.1f s", time.monotonic() - started)
         with suppress(OSError):  # a driver that is gone is noticed when it is next read
             send(link, self._prepared())
@@ -158,14 +172,14 @@ class _Supervisor:
     def _serve(self, link: "Link[bytes, bytes]") -> int:
         deadline: float | None = None
         while True:
-            sources: list[Any] = [link, self._stop_reader] if deadline is None else [link]
+            sources: list[Any] = [link, self._told.reader] if deadline is None else [link]
             sentinels = {launch.sentinel: number for number, launch in self._launches.items()}
             sources += sentinels
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = wait(sources, timeout)
             if deadline is not None and not ready:
                 return self._end(EXIT_PREEMPTED)
-            if self._stop_reader in ready:
+            if self._told.reader in ready:
                 deadline = time.monotonic() + _GRACE_SHARE * grace_seconds()
                 with suppress(OSError):
                     send(link, Stopping())
@@ -241,8 +255,8 @@ class _Supervisor:
 
     def _report_end(self, link: "Link[bytes, bytes]", number: int) -> None:
         cause = self._launches.pop(number).result()
-        if self._spec.checkpoints is not None:
-            remove_local(self._worker.output, number, self._worker.node)
+        remove_local(self._worker.output, number, self._worker.node, stored=self._spec.checkpoints is not None)
+        self._end_strays()
         with suppress(OSError):
             send(link, Finished(number=number, cause=cause))
 
@@ -253,7 +267,14 @@ class _Supervisor:
         for launch in self._launches.values():
             launch.result()
         self._launches.clear()
+        self._end_strays()
         return code
+
+    def _end_strays(self) -> None:
+        """What a trial left running in a session of its own, where no trial's kill reaches it, has become a child of
+        this process."""
+        if not self._launches and (names := end_children(self._own)):
+            _log.warning("ended what a trial left running: %s", ", ".join(names))
 
     def _connect(self) -> "Link[bytes, bytes] | None":
         """Find the driver, for as long as it takes: pod 0 may start later, or anew. None when told to stop, when this
@@ -274,14 +295,14 @@ class _Supervisor:
                 strange = None
                 _log.debug("no driver at %s yet: %s", self._address, error)
             # Jittered: the pods of a large group must not all come in the same moment.
-            if select.select([self._stop_reader], [], [], random.uniform(0.2, 1.0))[0]:  # noqa: S311
+            if select.select([self._told.reader], [], [], random.uniform(0.2, 1.0))[0]:  # noqa: S311
                 return None
         return None
 
     def _end_unconnected(self) -> int:
         """The exit code of a pod without a driver, whose ranks have ended. A failure only when a driver of its own
         came to grief; one whose password is no longer taken leaves as if the pod had been told to."""
-        if self._driver is None or select.select([self._stop_reader], [], [], 0)[0]:
+        if self._driver is None or select.select([self._told.reader], [], [], 0)[0]:
             return EXIT_PREEMPTED
         self._driver.join(_DRIVER_GRACE)
         return EXIT_PREEMPTED if self._driver.exitcode == EXIT_PREEMPTED else _EXIT_LOST_DRIVER
@@ -310,6 +331,8 @@ def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
     from hpstudy.worker.driver import Driver
     from hpstudy.worker.script_driver import ScriptDriver
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor is told, and tells the driver what is to be done
     spec = worker.study.spec
     loop = TrialLoop(
         spec,
