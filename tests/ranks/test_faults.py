@@ -76,16 +76,13 @@ def test_a_report_that_cannot_be_recorded_ends_its_trial_and_no_other(tmp_path: 
     assert in_the_driver[1].startswith("its report was refused: OverflowError: ")
 
 
-def test_what_a_rank_leaves_behind_holds_up_no_other_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_rank_leaves_behind_holds_up_no_other_trial(tmp_path: Path) -> None:
     """Python itself would wait for each of it at its exit."""
     with group(tmp_path, "leaves_something", workers={"trialsPerPod": 4}, budget={"maxTrials": 4}) as made:
         assert made.join() == [0]
         assert made.states() == ["COMPLETE", "FAIL"] + ["COMPLETE"] * 3
         assert failures(made) == [("error", "ValueError: no luck")]
         assert not alive(int((tmp_path / "child").read_text()))
-    said = capfd.readouterr().err
-    for left in ("thread prefetching", "process ForkProcess-", "thread QueueFeederThread"):
-        assert f"rank 0 is done, and 10 s later still has {left}" in said
 
 
 @contextlib.contextmanager

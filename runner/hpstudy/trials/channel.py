@@ -7,15 +7,21 @@ shared key: anybody in the cluster may reach the port, nobody without the key ge
 import hashlib
 import hmac
 import os
+import queue
 import socket
 import struct
+import threading
+import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
+from typing import Any
 
 Link = Connection
 """A connection that carries the bytes of messages."""
 
-_HANDSHAKE_TIMEOUT = 5  # seconds; a caller who says nothing must not hold up the trials
+_HANDSHAKE_TIMEOUT = 5.0  # seconds; a caller who says nothing must not hold up the trials
+_MOST_CALLERS = 64  # whose handshakes are under way; the others wait for their turn
 # A vanished node closes nothing: noticed after 10 + 3 * 5 seconds, within the 30 that a lost pod may cost.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
@@ -41,30 +47,59 @@ def serve_tcp(port: int) -> socket.socket:
 
 
 def accept(server: socket.socket, key: bytes) -> "Link[bytes, bytes]":
-    """Take a waiting connection.
+    """Take a waiting connection of this host, where there are only our own processes; a loaded machine is slow.
 
     Raises:
         OSError, EOFError, multiprocessing.AuthenticationError: a caller without the key, or one that hung up.
     """
-    peer, _ = server.accept()
-    if peer.family != socket.AF_UNIX:  # of this host there are only our own processes, and a loaded machine is slow
-        _limit(peer, _HANDSHAKE_TIMEOUT)
-    _keep_alive(peer)
-    link: Link[bytes, bytes] = Connection(peer.detach())
-    try:
-        deliver_challenge(link, key)
-        answer_challenge(link, key)
-    except BaseException:
-        link.close()
-        raise
-    return link
+    return _welcome(server.accept()[0], key, None)
 
 
-def connect(address: str, key: bytes, timeout: int = 0) -> "Link[bytes, bytes]":
+class Door:
+    """Takes connections from the network, with a thread for each handshake: a caller who says nothing, or a byte now
+    and then, holds up nobody.
+
+    Attributes:
+        bell: a descriptor that is ready to read when one is through.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.bell, self._rope = os.pipe()
+        self._through: queue.SimpleQueue[Link[bytes, bytes] | Exception] = queue.SimpleQueue()
+        self._callers = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether callers have to wait."""
+        return self._callers >= _MOST_CALLERS
+
+    def answer(self, server: socket.socket) -> None:
+        """Begin a waiting caller's handshake."""
+        peer, _ = server.accept()
+        self._callers += 1
+        threading.Thread(target=self._show_in, args=(peer,), daemon=True).start()
+
+    def admitted(self) -> Iterator["Link[bytes, bytes] | Exception"]:
+        """Who is through: a connection, or what came of it, as :func:`accept` raises it."""
+        for _ in os.read(self.bell, _MOST_CALLERS):
+            self._callers -= 1
+            yield self._through.get()
+
+    def _show_in(self, peer: socket.socket) -> None:
+        try:
+            _keep_alive(peer)
+            self._through.put(_welcome(peer, self._key, _HANDSHAKE_TIMEOUT))
+        except Exception as error:
+            self._through.put(error)
+        os.write(self._rope, b"x")
+
+
+def connect(address: str, key: bytes, timeout: float | None = None) -> "Link[bytes, bytes]":
     """Connect to a path, or to host:port.
 
     Args:
-        timeout: seconds that each step of the handshake may take; 0 waits for a driver that is busy.
+        timeout: seconds that the handshake may take; None waits for a driver that is busy.
 
     Raises:
         OSError, EOFError: nobody listens there (yet), or nobody answered in time.
@@ -76,31 +111,62 @@ def connect(address: str, key: bytes, timeout: int = 0) -> "Link[bytes, bytes]":
     else:
         host, _, port = address.rpartition(":")
         peer = socket.create_connection((host, int(port)), timeout=_HANDSHAKE_TIMEOUT)
-        peer.settimeout(None)
-    _limit(peer, timeout)
-    _keep_alive(peer)
-    link: Link[bytes, bytes] = Connection(os.dup(peer.fileno()))
-    try:
-        answer_challenge(link, key)
-        deliver_challenge(link, key)
-    except BaseException:
-        link.close()
-        raise
-    finally:
-        _limit(peer, 0)  # an answer may take its time
-        peer.close()
-    return link
+        _keep_alive(peer)
+    with peer:
+        timed: Any = _Timed(peer, timeout)
+        answer_challenge(timed, key)
+        deliver_challenge(timed, key)
+        return _link(peer)
 
 
-def _limit(peer: socket.socket, seconds: int) -> None:
-    """How long one read or write may block; 0 for ever. Not settimeout(), which would not outlast the socket object."""
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        peer.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
+def _welcome(peer: socket.socket, key: bytes, timeout: float | None) -> "Link[bytes, bytes]":
+    with peer:
+        timed: Any = _Timed(peer, timeout)
+        deliver_challenge(timed, key)
+        answer_challenge(timed, key)
+        return _link(peer)
+
+
+def _link(peer: socket.socket) -> "Link[bytes, bytes]":
+    peer.settimeout(None)  # an answer may take its time
+    return Connection(peer.detach())
+
+
+class _Timed:
+    """What a handshake needs of a connection, all of it before a deadline."""
+
+    def __init__(self, peer: socket.socket, seconds: float | None) -> None:
+        self._peer = peer
+        self._until = None if seconds is None else time.monotonic() + seconds
+
+    def send_bytes(self, data: bytes) -> None:
+        self._limit()
+        self._peer.sendall(struct.pack("!i", len(data)) + data)
+
+    def recv_bytes(self, longest: int) -> bytes:
+        (size,) = struct.unpack("!i", self._read(4))
+        if not 0 <= size <= longest:
+            raise OSError("what a caller said is no handshake")
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            self._limit()
+            more = self._peer.recv(size - len(data))
+            if not more:
+                raise EOFError("a caller hung up during the handshake")
+            data += more
+        return data
+
+    def _limit(self) -> None:
+        left = None if self._until is None else self._until - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("a caller did not finish the handshake in time")
+        self._peer.settimeout(left)
 
 
 def _keep_alive(peer: socket.socket) -> None:
-    if peer.family == socket.AF_UNIX:
-        return
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():

@@ -9,7 +9,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import wait
 from typing import Protocol
 
-from hpstudy.trials.channel import Link, accept
+from hpstudy.trials.channel import Door, Link, accept
 from hpstudy.trials.messages import Hello, Message, receive, send
 
 _log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Nodes:
     def __init__(self, servers: list[socket.socket], key: bytes, listener: Listener) -> None:
         self._servers = servers
         self._key = key
+        self._door = Door(key)
         self._listener = listener
         self._nodes: dict[int, _Node] = {}
         self._others: list[Link[bytes, bytes]] = []
@@ -67,9 +68,13 @@ class Nodes:
     def listen(self, timeout: float | None) -> None:
         """Wait for messages, seconds at most, and hand them on."""
         links = [*self._others, *(node.link for node in self._nodes.values())]
-        for ready in wait([*self._servers, *links], timeout):
+        servers = [each for each in self._servers if each.family == socket.AF_UNIX or not self._door.is_full]
+        for ready in wait([*servers, self._door.bell, *links], timeout):
             if isinstance(ready, socket.socket):
                 self._accept(ready)
+            elif ready == self._door.bell:
+                for found in self._door.admitted():
+                    self._admit(found)
             elif isinstance(ready, Link) and not ready.closed:  # one message may have closed another's link
                 self._read(ready)
 
@@ -99,12 +104,21 @@ class Nodes:
 
     def _accept(self, server: socket.socket) -> None:
         try:
-            self._others.append(accept(server, self._key))
-        except AuthenticationError as error:
-            _log.warning("refused a connection: %s", error)
+            if server.family == socket.AF_UNIX:
+                # At once: what a rank zero says is heard before its node says that it ended.
+                self._admit(accept(server, self._key))
+            else:
+                self._door.answer(server)
+        except (OSError, EOFError, AuthenticationError) as error:
+            self._admit(error)
+
+    def _admit(self, found: "Link[bytes, bytes] | Exception") -> None:
+        if isinstance(found, Link):
+            self._others.append(found)
+            return
+        _log.warning("refused a connection: %s", found)
+        if isinstance(found, AuthenticationError):
             self._listener.distrust()
-        except (OSError, EOFError) as error:
-            _log.warning("refused a connection: %s", error)
 
     def _read(self, link: "Link[bytes, bytes]") -> None:
         node = next((number for number, node in self._nodes.items() if node.link is link), None)
