@@ -73,6 +73,7 @@ def build_worker_job(
     storage: SecretKey,
     revision: str = "",
     fingerprint: str = "",
+    identity: str = "",
     attempt: int = 0,
 ) -> Resource:
     """The Indexed Job of a worker group, one pod for each node.
@@ -82,6 +83,7 @@ def build_worker_job(
         storage: the Secret with the URL of the storage.
         revision: of the spec, on which running workers see that it changed.
         fingerprint: of the spec, on which a corrected study is known whose workers have failed.
+        identity: of the storage, on which a Secret is known that names another one now.
         attempt: how often the group was started again.
 
     Raises:
@@ -110,6 +112,7 @@ def build_worker_job(
         names.ANNOTATION_REVISION: revision,
         names.ANNOTATION_FINGERPRINT: fingerprint,
         names.ANNOTATION_ATTEMPT: str(attempt),
+        **({names.ANNOTATION_STORAGE: identity} if identity else {}),
     }
     return {
         "apiVersion": "batch/v1",

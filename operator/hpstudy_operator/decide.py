@@ -155,7 +155,7 @@ def _accepted(
         return Decision(status, _to_suspend(snapshot), requeue=requeue)
 
     moved = last_movement(snapshot, now)
-    plan = make_plan(snapshot, study, storage.secret, verdict.next, image, moved)
+    plan = make_plan(snapshot, study, storage, verdict.next, image, moved)
     if plan.failure:
         others = tuple(
             Ref.to(group.job, "Job")

@@ -70,6 +70,11 @@ class Group:
         return self._annotation(names.ANNOTATION_FINGERPRINT, "")
 
     @property
+    def storage(self) -> str:
+        """The identity of the storage that the Job was made for; empty where nobody noted it."""
+        return self._annotation(names.ANNOTATION_STORAGE, "")
+
+    @property
     def attempt(self) -> int:
         """How often the group was started again."""
         return int(self._annotation(names.ANNOTATION_ATTEMPT))

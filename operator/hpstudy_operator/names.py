@@ -13,6 +13,8 @@ ANNOTATION_REVISION = "hpstudy.io/revision"
 """On a Job: of what of the spec it was made from (``hpstudy.api.revision``)."""
 ANNOTATION_FINGERPRINT = "hpstudy.io/fingerprint"
 """On a Job: of the spec that it was made for, as far as workers know of it."""
+ANNOTATION_STORAGE = "hpstudy.io/storage"
+"""On a Job of a study that brings its storage: which one it was made for."""
 ANNOTATION_ATTEMPT = "hpstudy.io/attempt"
 """On a Job: how often the group was started again because its workers ended before the study did, or failed."""
 

@@ -8,13 +8,13 @@ from hpstudy.api import reasons
 from hpstudy.api.names import LABEL_GROUP
 from hpstudy.api.revision import fingerprint, revision
 from hpstudy.api.study import Study
-from hpstudy.api.workers import SecretKey
 from hpstudy.trials.budget import Next
 from hpstudy_operator import builders, names
 from hpstudy_operator.conditions import is_true
 from hpstudy_operator.groups import Finding, Group, parse_time
 from hpstudy_operator.kube import Ref, Resource
 from hpstudy_operator.observe import Snapshot
+from hpstudy_operator.storages import StorageView
 
 MAX_ATTEMPTS = 3
 """How often a worker group is started again that ended before the study did, or whose pods failed while other groups
@@ -43,12 +43,12 @@ class Plan:
 
 
 def make_plan(
-    snapshot: Snapshot, study: Study, secret: SecretKey, next_: Next, image: str, moved: datetime | None
+    snapshot: Snapshot, study: Study, storage: StorageView, next_: Next, image: str, moved: datetime | None
 ) -> Plan:
     """Plan the worker groups of a study that is not over.
 
     Args:
-        secret: with the URL of the storage.
+        storage: where the trials are.
         next_: what the budget says: ASK or WAIT.
         image: of the workers, for a template that names none.
         moved: when a trial last started or ended; None: none ever has.
@@ -70,8 +70,9 @@ def make_plan(
             # Between trials: what all of them share does not fit, and no failed trial will ever end the study.
             plan.failure = plan.failure or group.failure(kills)
             continue
+        is_stale = _is_stale(group, wanted) or group.storage not in {"", storage.identity}
         is_changed = group.fingerprint != asked or is_true(snapshot.status, "Suspended")
-        attempt = _attempt_to_start(plan, snapshot, group, next_, wanted, moved, is_changed=is_changed)
+        attempt = _attempt_to_start(plan, snapshot, group, next_, is_stale, moved, is_changed=is_changed)
         if attempt is None:
             continue
         if group.job is not None:
@@ -82,7 +83,8 @@ def make_plan(
                     snapshot.resource,
                     index,
                     image=image,
-                    storage=secret,
+                    storage=storage.secret,
+                    identity=storage.identity,
                     revision=wanted,
                     fingerprint=asked,
                     attempt=attempt,
@@ -98,7 +100,7 @@ def _attempt_to_start(
     snapshot: Snapshot,
     group: Group,
     next_: Next,
-    wanted: str,
+    is_stale: bool,
     moved: datetime | None,
     *,
     is_changed: bool,
@@ -106,6 +108,7 @@ def _attempt_to_start(
     """Which attempt of the group to start now; None when there is nothing to start. A failed group fails the plan.
 
     Args:
+        is_stale: the group was made from what it cannot take on while it runs.
         is_changed: the study asks something else of its workers than when the Job was made, or goes on after it was
             suspended.
     """
@@ -136,7 +139,7 @@ def _attempt_to_start(
             " does not have its trials: check that the workers and the operator use the same database",
         )
         return None
-    if _is_stale(group, wanted) and group.index not in snapshot.running_groups:
+    if is_stale and group.index not in snapshot.running_groups:
         return 0  # one that trains ends its trial, and then itself
     return None
 

@@ -1,5 +1,6 @@
 """What the storages say about studies: read when they tell that something happened, and polled where they do not."""
 
+import hashlib
 import logging
 import math
 import threading
@@ -51,6 +52,8 @@ class StorageView:
     """The study's trials, when the storage is ready."""
     invalid: InvalidStudyError | None = None
     """Why the storage does not take the study."""
+    identity: str = ""
+    """Of a storage that the study brings: another one, when its Secret names another."""
 
 
 class Storages:
@@ -131,7 +134,8 @@ class Storages:
             if error.reason in {reasons.STORAGE_UNREACHABLE, reasons.SCHEMA_MISMATCH}:
                 return StorageView(reference, error.reason, f"Secret {reference.name!r}: {error.message}")
             return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", invalid=error)
-        return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", snapshot)
+        identity = _identity(url) if study.spec.storage else ""
+        return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", snapshot, identity=identity)
 
     def forget(self, namespace: str, name: str) -> None:
         """Follow a study no longer: it is over, or gone."""
@@ -247,6 +251,12 @@ class Storages:
     def _hears(self, url: str) -> bool:
         listener = self._listeners.get(self._listened(url))
         return listener is not None and listener.is_live
+
+
+def _identity(url: str) -> str:
+    """What stays when the password changes."""
+    plain = parse_url(url).set(password=None).render_as_string()
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

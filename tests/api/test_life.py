@@ -15,6 +15,7 @@ from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.api.harness import Resource, Team, eventually, study
 from tests.support.kubectl import KubectlError
+from tests.support.postgres import Postgres
 
 NEW_IMAGE = {"template": {"spec": {"containers": [{"name": "worker", "image": "new:1"}]}}}
 
@@ -317,3 +318,38 @@ def test_a_study_that_succeeded_goes_on_with_a_raised_budget(served: Team) -> No
     served.until("Succeeded", "True")
     assert served.status()["completionTime"] >= status["completionTime"]
     eventually(lambda: told(served).count("MaxTrialsReached") == 2, "an event for each end")
+
+
+def test_groups_start_again_where_the_secret_names_another_database_and_not_for_another_password(
+    served: Team, database: Postgres
+) -> None:
+    """Or two places would count the budget."""
+    role = f"owner_{served.namespace}"
+    database.sql(f"create role \"{role}\" login superuser password 'old'")
+    for name in ("one", "two"):
+        database.create_database(f"{served.namespace}-{name}")
+
+    def give(name: str, password: str) -> None:
+        url = database.url(f"{served.namespace}-{name}", role, password)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own"}, "stringData": {"url": url}}
+        served.kubectl.apply(secret)
+
+    give("one", "old")
+    served.apply(study(storage={"secretRef": {"name": "own"}}))
+    running(served, "reviews-0")
+    first = uid(served)
+
+    database.sql(f"alter role \"{role}\" password 'new'")
+    give("one", "new")
+    served.poke()
+    served.stays_quiet()
+    assert uid(served) == first
+
+    give("two", "new")
+    served.poke()
+    eventually(lambda: served.names("jobs") == ["reviews-0"] and uid(served) != first, "another Job")
+    running(served, "reviews-0")
+    assert database.sql("select count(*) from studies", f"{served.namespace}-two") == "1"
+    second = uid(served)
+    served.stays_quiet()
+    assert uid(served) == second
