@@ -196,6 +196,18 @@ def test_a_storage_that_is_not_there_exits_with_2_and_no_password(
     assert "secret" not in result.output
 
 
+def test_the_storage_comes_from_the_environment_too_whose_passwords_ps_does_not_show(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    environment = {"HPSTUDY_STORAGE_URL": "postgresql://user:secret@127.0.0.1:1/none"}
+    for command in ("run", "best"):
+        result = CliRunner(env=environment).invoke(main, [command, str(write(folder))])
+        assert result.exit_code == 2
+        assert "connection to server" in result.output
+        assert "secret" not in result.output
+
+
 def test_a_changed_search_space_is_refused_and_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     output = folder / "hpstudy-runs/mine"

@@ -1,6 +1,9 @@
 """The names under which a study is known outside its resource."""
 
-from hpstudy.api.study import Metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line imports this module, and answers at once
+    from hpstudy.api.study import Metadata
 
 LABEL_STUDY = "hpstudy.io/study"
 """On everything made for a study: its name."""
@@ -29,7 +32,7 @@ AGENT_SCRIPT = "command_agent.sh"
 """The agent, in that folder."""
 
 
-def stored_study_name(metadata: Metadata) -> str:
+def stored_study_name(metadata: "Metadata") -> str:
     """The name of the study in the Optuna storage.
 
     In a cluster the start of the object's uid is part of it: a study deleted and applied anew starts afresh, and what

@@ -15,6 +15,7 @@ from typing import ParamSpec
 import click
 
 from hpstudy._version import __version__
+from hpstudy.api.names import STORAGE_URL_VARIABLE
 
 _P = ParamSpec("_P")
 
@@ -51,7 +52,14 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the study: database, plot, log, trials.  [default: hpstudy-runs/NAME]",
 )
-@click.option("--storage", metavar="URL", help="Optuna RDB storage.  [default: SQLite in the output folder]")
+@click.option(
+    "--storage",
+    metavar="URL",
+    envvar=STORAGE_URL_VARIABLE,
+    show_envvar=True,
+    help="Optuna RDB storage; one with a password rather by the variable, as others on this machine see arguments."
+    "  [default: SQLite in the output folder]",
+)
 @_refusing
 def run(manifest: Path, output: Path | None, storage: str | None) -> int:
     """Run the study of MANIFEST on this machine; run it again to continue.
@@ -80,7 +88,7 @@ def validate(manifest: Path) -> int:
 @main.command()
 @click.argument("manifest", type=_MANIFEST)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="As of run.")
-@click.option("--storage", metavar="URL", help="As of run.")
+@click.option("--storage", metavar="URL", envvar=STORAGE_URL_VARIABLE, show_envvar=True, help="As of run.")
 @click.option(
     "--format",
     "form",
@@ -130,7 +138,7 @@ def worker(
 ) -> int:
     """The process of a worker pod; started by the operator and by ``hpstudy run``."""
     from hpstudy.api.load import read_manifest
-    from hpstudy.api.names import REVISION_VARIABLE, STORAGE_URL_VARIABLE, stored_study_name
+    from hpstudy.api.names import REVISION_VARIABLE, stored_study_name
     from hpstudy.linux import die_with_parent
     from hpstudy.trials.events import Events
     from hpstudy.worker.supervisor import Worker
