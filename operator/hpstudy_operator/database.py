@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 import optuna
 from sqlalchemy.exc import DBAPIError
 
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import stored_study_name
 from hpstudy.api.study import Study
 from hpstudy.storage import attributes
 from hpstudy.storage.bell import Pulse, hang, read_pulses, word_of
 from hpstudy.storage.ends import PodEnd, record_end
-from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, reopen_storage, storage_errors
+from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.opening import open_storage, open_study, reopen_storage
 from hpstudy.storage.reading import StudySnapshot, longest_trial, read_from
 from hpstudy.storage.settings import record_settings
 from hpstudy_operator.metrics import STORAGE_SECONDS
@@ -36,6 +39,9 @@ BUSY_SECONDS = 5.0
 no longer than for a page."""
 CALM_SECONDS = 30.0
 """The same while nothing happens."""
+REFUSED_SECONDS = 600.0
+"""A change that does not fit the stored trials is compared with them once, and again after so long: somebody may have
+removed them."""
 
 StudyName = tuple[str, str]
 """Namespace and name of the resource."""
@@ -69,6 +75,8 @@ class Database:
         """Its tables are known to be there."""
         self._followed: dict[str, _Followed] = {}
         """By their names in the storage."""
+        self._refused: dict[str, tuple[int, float, str]] = {}
+        """By those names: the generation that does not fit what is stored, until when that holds, and the words."""
         self._interval = BUSY_SECONDS
         self.rings = False
         """Whether it tells when trials begin or end."""
@@ -88,6 +96,7 @@ class Database:
         self, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool = False
     ) -> StudySnapshot:
         """Prepare, tell and read: see :meth:`Storages.look`."""
+        self._refuse_again(stored_study_name(study.metadata), generation)
         with self._outages.attempt(self._url), self._turn():
             self.used = time.monotonic()
             try:
@@ -113,6 +122,8 @@ class Database:
             except StorageUnreachableError:
                 self._fail()
                 return [study.name for study in followed.values()]
+            except StorageRefusedError:
+                return [study.name for study in followed.values()]
             moved = [study.name for name, study in followed.items() if pulses.get(name) != study.pulse]
             self._interval = BUSY_SECONDS if moved else min(2 * self._interval, CALM_SECONDS)
             return moved
@@ -136,6 +147,7 @@ class Database:
     def forget(self, stored: str) -> None:
         """Follow a study no longer."""
         self._followed.pop(stored, None)
+        self._refused.pop(stored, None)
 
     def close(self, wait: float = 0.0) -> None:
         """Give the connection back; what is known stays. Not while it is used, for which it waits so many seconds."""
@@ -194,7 +206,12 @@ class Database:
         name, metadata = stored_study_name(study.metadata), study.metadata
         followed = self._followed.get(name) or _Followed((metadata.namespace, metadata.name))
         if followed.generation != generation:
-            _prepare(storage, name, study)
+            try:
+                _prepare(storage, name, study)
+            except InvalidStudyError as error:
+                if error.reason == reasons.SPEC_CHANGED:
+                    self._refused[name] = generation, self.used + REFUSED_SECONDS, error.message
+                raise
             followed.generation, followed.snapshot = generation, None
         with STORAGE_SECONDS.labels("read").time(), storage_errors(), storage.engine.connect() as connection:
             # The pulse first: what moves in between is noticed by the next poll.
@@ -209,11 +226,17 @@ class Database:
         self._followed[name] = followed
         return snapshot
 
+    def _refuse_again(self, name: str, generation: int) -> None:
+        known, until, message = self._refused.get(name, (None, 0.0, ""))
+        if known == generation and time.monotonic() < until:
+            raise InvalidStudyError(reasons.SPEC_CHANGED, message)
+
     def _fail(self) -> None:
         """Opened anew next time: the tables or the role itself may be gone with a database that was replaced."""
         self._disconnect()
         self._is_made = self.rings = False
         self._followed.clear()
+        self._refused.clear()
 
     def _disconnect(self) -> None:
         if self._storage is not None:

@@ -13,8 +13,10 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import LABEL_STUDY, stored_study_name
 from hpstudy.api.study import KIND, Metadata
-from hpstudy.storage.opening import StorageUnreachableError, open_engine, storage_errors
+from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.opening import open_engine
 from hpstudy.storage.removal import remove_study
+from hpstudy.storage.urls import check_in_cluster
 from hpstudy_operator import names
 from hpstudy_operator.apply import apply_status
 from hpstudy_operator.conditions import Change, State, is_true, merge, timestamp
@@ -100,9 +102,9 @@ class Deletion:
             self._remove(resource)
         except _OutOfReachError as error:
             return self._release(resource, str(error))
-        except StorageUnreachableError as error:
+        except (StorageUnreachableError, StorageRefusedError) as error:
             if now >= deadline:
-                return self._release(resource, f"the database has not answered for {PATIENCE}: {error}")
+                return self._release(resource, f"it could not be removed for {PATIENCE}: {error}")
             self._tell_waiting(resource, error, deadline, now)
             return RETRY_SECONDS
         return self._release(resource)
@@ -131,6 +133,7 @@ class Deletion:
         if url is None:
             raise _OutOfReachError(f"there is no Secret {reference['name']!r} any more that says where it is")
         try:
+            check_in_cluster(url)
             engine = open_engine(url)
         except InvalidStudyError as error:
             raise _OutOfReachError(f"Secret {reference['name']!r}: {error.message}") from None
@@ -146,7 +149,8 @@ class Deletion:
             f"the study cannot be removed from the storage: {error}; it is tried again until {timestamp(deadline)}, "
             "then the trials stay there; with deletionPolicy: Retain nothing waits for it"
         )
-        state = State("StorageReady", "False", reasons.STORAGE_UNREACHABLE, message)
+        reason = error.reason if isinstance(error, InvalidStudyError) else reasons.STORAGE_UNREACHABLE
+        state = State("StorageReady", "False", reason, message)
         status = dict(resource.get("status") or {})
         generation = int(resource["metadata"]["generation"])
         status["conditions"] = merge(status.get("conditions", []), [state], generation, now)

@@ -12,7 +12,7 @@ import psycopg2
 
 from hpstudy.storage.bell import CHANNEL
 from hpstudy.storage.connecting import connected
-from hpstudy.storage.opening import parse_url
+from hpstudy.storage.urls import parse_url
 
 _log = logging.getLogger(__name__)
 

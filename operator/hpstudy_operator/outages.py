@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 
 from hpstudy.storage.connecting import is_silence
-from hpstudy.storage.opening import StorageUnreachableError, parse_url
+from hpstudy.storage.errors import StorageUnreachableError
+from hpstudy.storage.urls import parse_url
 
 RETRY_SECONDS = 5.0
 """A storage that did not work is left alone for so long. A connection may take ten seconds to fail, and every study of

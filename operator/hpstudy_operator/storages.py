@@ -16,8 +16,9 @@ from hpstudy.api.study import Metadata, Study
 from hpstudy.api.workers import SecretKey
 from hpstudy.storage.bell import word_of
 from hpstudy.storage.ends import PodEnd
-from hpstudy.storage.opening import StorageUnreachableError, parse_url
+from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.storage.reading import StudySnapshot
+from hpstudy.storage.urls import check_in_cluster, parse_url
 from hpstudy_operator.database import Database
 from hpstudy_operator.kube import ApiError, Kube, RefusedError
 from hpstudy_operator.listening import Listener
@@ -131,7 +132,7 @@ class Storages:
                 f"the database of Secret {reference.name!r} does not work: {error}; it is tried again",
             )
         except InvalidStudyError as error:
-            if error.reason in {reasons.STORAGE_UNREACHABLE, reasons.SCHEMA_MISMATCH}:
+            if error.reason in {reasons.STORAGE_UNREACHABLE, reasons.STORAGE_REFUSED, reasons.SCHEMA_MISMATCH}:
                 return StorageView(reference, error.reason, f"Secret {reference.name!r}: {error.message}")
             return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", invalid=error)
         identity = _identity(url) if study.spec.storage else ""
@@ -182,11 +183,7 @@ class Storages:
     def _read(
         self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool
     ) -> StudySnapshot:
-        if parse_url(url).get_backend_name() == "sqlite":
-            raise InvalidStudyError(
-                reasons.STORAGE_UNREACHABLE,
-                "in a cluster all pods must reach the database: postgresql://…, not sqlite",
-            )
+        check_in_cluster(url)
         with self._guard:
             database = self._databases.setdefault(url, Database(url, self._tenants, self._outages))
             database.used = time.monotonic()

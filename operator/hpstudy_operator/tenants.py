@@ -23,8 +23,10 @@ from sqlalchemy.engine import URL
 from hpstudy.api.study import Metadata
 from hpstudy.api.workers import SecretKey
 from hpstudy.storage.connecting import connected
-from hpstudy.storage.opening import StorageUnreachableError, open_engine, parse_url, storage_errors
+from hpstudy.storage.errors import StorageUnreachableError, storage_errors
+from hpstudy.storage.opening import open_engine
 from hpstudy.storage.removal import remove_study
+from hpstudy.storage.urls import parse_url
 from hpstudy_operator import names
 from hpstudy_operator.kube import FIELD_MANAGER, Kube, Resource, UnavailableError
 from hpstudy_operator.names import LABEL_MANAGED_BY

@@ -321,6 +321,16 @@ class TestOnceStarted:
             started.kubectl.patch("hps", "reviews", {"spec": {"trial": {"function": "other:objective"}}})
         started.kubectl.patch("hps", "reviews", {"spec": {"parallelism": 3}})
 
+    def test_initial_trials_may_be_corrected_until_one_has_begun(self, started: Team) -> None:
+        started.kubectl.patch("hps", "reviews", {"spec": {"initialTrials": [{"lr": 0.1, "sizes": [8, 8]}]}})
+        started.api.patch(
+            "hpstudies", started.namespace, "reviews", {"status": {"lastTrialTime": "2026-01-01T00:00:01Z"}}
+        )
+        started.kubectl.patch("hps", "reviews", {"spec": {"initialTrials": [{"sizes": [8, 8], "lr": 0.1}]}})
+        for other in ([{"lr": 0.1, "sizes": [8, 9]}], [{"lr": 0.1, "sizes": [8, 8]}, {"lr": 0.2}], [], None):
+            with pytest.raises(KubectlError, match="initialTrials cannot change once a trial has begun"):
+                started.kubectl.patch("hps", "reviews", {"spec": {"initialTrials": other}})
+
     def test_before_the_start_everything_can(self, team: Team) -> None:
         create(team, study())
         team.kubectl.patch("hps", "reviews", {"spec": {"searchSpace": {"parameters": {"lr": FLOAT}}}})

@@ -8,8 +8,8 @@ import optuna
 from optuna.storages import RDBStorage
 
 from hpstudy.api.study import StudySpec
-from hpstudy.storage.opening import parse_url
 from hpstudy.storage.reading import StudySnapshot, read_snapshot
+from hpstudy.storage.urls import parse_url
 
 NAME = "study"
 

@@ -11,8 +11,9 @@ from hpstudy.api.status import TrialCounts
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.opening import open_storage, parse_url
+from hpstudy.storage.opening import open_storage
 from hpstudy.storage.settings import record_settings
+from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome

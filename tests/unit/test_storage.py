@@ -9,15 +9,11 @@ from sqlalchemy import text
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.storage import locks
+from hpstudy.storage.errors import CredentialsRefusedError, StorageUnreachableError
 from hpstudy.storage.locks import SessionLocks
-from hpstudy.storage.opening import (
-    CredentialsRefusedError,
-    StorageUnreachableError,
-    open_engine,
-    open_storage,
-    parse_url,
-)
+from hpstudy.storage.opening import open_engine, open_storage
 from hpstudy.storage.removal import remove_study
+from hpstudy.storage.urls import parse_url
 from tests.support.mariadb import MariaDB
 from tests.support.postgres import Postgres
 

@@ -13,7 +13,8 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study
+from hpstudy.storage.errors import StorageUnreachableError
+from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop

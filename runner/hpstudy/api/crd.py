@@ -24,6 +24,8 @@ _IMMUTABLE_IF_GIVEN = {
     "checkpoints": "checkpoints",
     "storage": "storage",
 }
+_BEGUN = "has(oldSelf.status) && has(oldSelf.status.lastTrialTime)"
+"""Not yet the start: what is tried first may be corrected until something is tried."""
 _FINISHED = " || ".join(
     f"(has(oldSelf.status.trials.{state}) && oldSelf.status.trials.{state} > 0)" for state in ("complete", "pruned")
 )
@@ -72,10 +74,15 @@ def crd() -> dict[str, Any]:
         ]
         + [
             {
+                "rule": f"!({_BEGUN}) || ((has(self.spec.initialTrials) ? self.spec.initialTrials : [])"
+                " == (has(oldSelf.spec.initialTrials) ? oldSelf.spec.initialTrials : []))",
+                "message": "initialTrials cannot change once a trial has begun; make a new study",
+            },
+            {
                 "rule": f"{_NO_RESULTS} || self.spec.trial == oldSelf.spec.trial",
                 "message": "trial cannot change once trials have finished, whose values those of another kind would be"
                 " compared with; make a new study",
-            }
+            },
         ],
     }
     return {

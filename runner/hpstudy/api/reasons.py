@@ -52,6 +52,8 @@ SECRET_REFUSED = "SecretRefused"  # noqa: S105
 """The API server does not let the operator read or make the Secret: a right, a quota or an admission policy."""
 STORAGE_UNREACHABLE = "StorageUnreachable"
 """The database does not answer, refuses the credentials, or its URL is malformed."""
+STORAGE_REFUSED = "StorageRefused"
+"""The database answers, and refuses what is to be stored or asked for this study."""
 SCHEMA_MISMATCH = "SchemaMismatch"
 """The tables of the storage were made by another version of Optuna."""
 

@@ -10,7 +10,8 @@ from hpstudy.api.load import read_manifest
 from hpstudy.api.names import stored_study_name
 from hpstudy.cli.run import EXIT_FAILED, place_of
 from hpstudy.report.best import BEST, FRONT, HYPERPARAMETERS_ENV, documents
-from hpstudy.storage.opening import StorageUnreachableError, open_storage
+from hpstudy.storage.errors import StorageUnreachableError
+from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import read_snapshot
 
 

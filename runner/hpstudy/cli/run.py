@@ -22,9 +22,11 @@ from hpstudy.api.study import Study
 from hpstudy.cli.display import Display
 from hpstudy.cli.summary import summarise
 from hpstudy.samplers.build import check_algorithms
+from hpstudy.storage.errors import StorageUnreachableError, storage_errors
 from hpstudy.storage.locks import SessionLocks
-from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
+from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import read_snapshot
+from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import Next, judge
 
 EXIT_FAILED = 1

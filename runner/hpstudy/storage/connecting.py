@@ -70,6 +70,7 @@ def connect_args(url: URL, application: str = "hpstudy", seconds: int | None = N
                 "read_timeout": seconds,
                 "write_timeout": READ_TIMEOUT,
                 "program_name": application,
+                "local_infile": False,  # a server could ask for any file that this process may read
             }
             if _is_limited:
                 locks = f"set session lock_wait_timeout={LIMITED_LOCK}, innodb_lock_wait_timeout={LIMITED_LOCK}"

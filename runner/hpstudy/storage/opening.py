@@ -1,16 +1,10 @@
 """Opening the Optuna storage, with errors that say what to do and never show a password."""
 
-import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
 from hpstudy.api import reasons
@@ -18,76 +12,13 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.connecting import connect_args
+from hpstudy.storage.errors import storage_errors
+from hpstudy.storage.frozen import changed_fields, frozen_part, has_ended, has_run, is_same_trial, recorded_trial
 from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.sources import find_sources
+from hpstudy.storage.urls import parse_url
 
-_BACKENDS = {
-    "postgresql": "postgresql+psycopg2",
-    "postgres": "postgresql+psycopg2",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
-    "sqlite": "sqlite",
-}
-_REFUSED = re.compile(r"password authentication failed|\b1045\b.*Access denied")
-"""PostgreSQL's and MySQL's words; psycopg2 tells no code of a connection that was never made."""
 _LONG_STATEMENT = 240  # seconds; the rows of a large study are removed in one. Below STUCK_SECONDS of the operator
-_FROZEN = {
-    "objectives",
-    "scalarize",
-    "constraints",
-    "search_space",
-    "backend",
-    "initial_trials",
-    "warm_start_from",
-}
-"""What the stored trials depend on."""
-
-
-class StorageUnreachableError(ConnectionError):
-    """The database does not answer or refuses the connection; worth trying again."""
-
-
-class CredentialsRefusedError(StorageUnreachableError):
-    """The database does not take the password: it was changed, and whoever reads the Secret anew has the new one."""
-
-
-def parse_url(url: str) -> URL:
-    """Read a storage URL.
-
-    Raises:
-        InvalidStudyError: it is malformed or names a database that is not supported; the URL itself is not repeated.
-    """
-    try:
-        parsed = make_url(url.strip())
-    except (ArgumentError, ValueError):
-        parsed = None
-    # What people write, and what Secrets of other tools hold; the driver is ours to choose.
-    if parsed is not None:
-        backend = _BACKENDS.get(parsed.drivername.partition("+")[0])
-        parsed = None if backend is None else parsed.set(drivername=backend)
-    if parsed is None:
-        raise InvalidStudyError(
-            reasons.STORAGE_UNREACHABLE,
-            "the storage URL must look like postgresql://user:password@host:5432/database, "
-            "mysql://user:password@host:3306/database or sqlite:///file.db",
-        )
-    return parsed
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn the database's errors into :class:`StorageUnreachableError`."""
-    try:
-        yield
-    except optuna.exceptions.StorageInternalError as error:
-        with storage_errors():  # for what it was made from
-            raise error.__cause__ or StorageUnreachableError(_first_line(error)) from error
-    except DBAPIError as error:
-        words = _first_line(error.orig)
-        kind = CredentialsRefusedError if _REFUSED.search(words) else StorageUnreachableError
-        raise kind(words) from error
-    except SQLAlchemyError as error:
-        raise StorageUnreachableError(_first_line(error)) from error
 
 
 def open_storage(url: str, *, upgrade: bool = False) -> optuna.storages.RDBStorage:
@@ -98,7 +29,7 @@ def open_storage(url: str, *, upgrade: bool = False) -> optuna.storages.RDBStora
 
     Raises:
         InvalidStudyError: the URL is malformed, or the tables are those of another version of Optuna.
-        StorageUnreachableError: the database does not answer or refuses.
+        StorageUnreachableError: the database does not answer.
     """
     parsed = parse_url(url)
     plain = parsed.render_as_string(hide_password=False)
@@ -118,7 +49,7 @@ def reopen_storage(url: str) -> optuna.storages.RDBStorage:
     """Open a storage whose tables are known to be there and to fit.
 
     Raises:
-        StorageUnreachableError: the database does not answer or refuses.
+        StorageUnreachableError: the database does not answer.
     """
     parsed = parse_url(url)
     with storage_errors():
@@ -188,7 +119,7 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
             ``warmStartFrom`` cannot be used.
         StorageUnreachableError: the database does not answer.
     """
-    frozen = _frozen(json.loads(spec.model_dump_json(by_alias=True, include=_FROZEN)))
+    frozen = frozen_part(spec)
     directions = [objective.direction for objective in spec.objectives]
     with storage_errors():
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -196,18 +127,13 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
             storage=storage, study_name=name, directions=directions, load_if_exists=True, **kwargs
         )
         stored = study.user_attrs.get(attributes.SPEC)
-        stored = None if stored is None else _frozen(stored)
         if spec.search_space is None and stored is not None:  # only the script knows it
             frozen["searchSpace"] = stored.get("searchSpace")
-        changed = (
-            []
-            if stored is None
-            else [field for field, value in frozen.items() if (stored.get(field) or None) != (value or None)]
-        )
+        changed = [] if stored is None else changed_fields(spec, frozen, stored)
         if stored and changed == ["searchSpace"] and not stored.get("searchSpace") and spec.trial.script is not None:
             changed = []  # opened before the script told its space
             study.set_user_attr(attributes.SPEC, frozen)
-        if changed and any(_has_run(trial) for trial in study.get_trials(deepcopy=False)):
+        if changed and has_run(storage, name):
             raise InvalidStudyError(
                 reasons.SPEC_CHANGED,
                 f"{' and '.join(changed)} changed, and study {name!r} has trials of the old one: "
@@ -219,46 +145,25 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, spec: StudySpec, 
         if changed or stored is None:
             study.set_user_attr(attributes.METRIC_NAMES, [objective.metric for objective in spec.objectives])
             study.set_user_attr(attributes.SPEC, frozen)
-        _keep_trial(study, spec)
+        _keep_trial(storage, study, spec)
         if spec.warm_start_from and attributes.SEEDED not in study.user_attrs:
             find_sources(storage, name, spec)  # afterwards they may go
     return study
 
 
-def _frozen(part: dict[str, Any]) -> dict[str, Any]:
-    """Of the objectives neither goal nor reference, which no trial depends on."""
-    objectives = [{key: objective[key] for key in ("metric", "direction")} for objective in part["objectives"]]
-    return {**part, "objectives": objectives}
-
-
-def _keep_trial(study: optuna.Study, spec: StudySpec) -> None:
+def _keep_trial(storage: optuna.storages.RDBStorage, study: optuna.Study, spec: StudySpec) -> None:
     """Record what a trial is, which may be corrected until there are values that others would be compared with.
 
     Raises:
         InvalidStudyError: it is another one now, and there are.
     """
-    # Without defaults: a field that a newer version has is no change.
-    trial = json.loads(spec.trial.model_dump_json(by_alias=True, exclude_defaults=True))
     stored = study.user_attrs.get(attributes.TRIAL)
-    if stored == trial:
+    if stored is not None and is_same_trial(spec, stored):
         return
-    if stored is not None and any(_has_ended(trial) for trial in study.get_trials(deepcopy=False)):
+    if stored is not None and has_ended(storage, study.study_name):
         raise InvalidStudyError(
             reasons.SPEC_CHANGED,
             f"trial changed, and study {study.study_name!r} has results of the old one: undo the change or give the "
             "study another name",
         )
-    study.set_user_attr(attributes.TRIAL, trial)
-
-
-def _has_ended(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and attributes.TAKEN_FROM not in trial.user_attrs
-
-
-def _has_run(trial: optuna.trial.FrozenTrial) -> bool:
-    """Not one that another study ran, or that still waits for its turn."""
-    return trial.state is not TrialState.WAITING and attributes.TAKEN_FROM not in trial.user_attrs
-
-
-def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    study.set_user_attr(attributes.TRIAL, recorded_trial(spec))

@@ -13,8 +13,8 @@ from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.study import AUTO, StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.best import Best, read_best
+from hpstudy.storage.errors import storage_errors
 from hpstudy.storage.limits import Spent, read_goal, read_spent, still_reached
-from hpstudy.storage.opening import storage_errors
 from hpstudy.storage.settings import Settings
 
 

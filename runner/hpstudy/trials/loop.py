@@ -25,11 +25,13 @@ from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
+from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.storage.limits import record_of
 from hpstudy.storage.locks import SessionLocks
-from hpstudy.storage.opening import StorageUnreachableError, open_storage, open_study, parse_url, storage_errors
+from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import Stop, Tally, read_tally
 from hpstudy.storage.settings import Settings
+from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
 from hpstudy.trials.enough import Enough
 from hpstudy.trials.explaining import await_end, explain
@@ -210,10 +212,10 @@ class TrialLoop:
         if outcome.failure is Failure.LOST and self._spec.workers.nodes > 1:
             # Another node's pod is gone; the operator may have seen how.
             outcome = self._patiently(partial(self._explain, assignment.number, outcome))
-        again = self._patiently(lambda: self._tell(assignment.number, outcome))
+        outcome = self._patiently(partial(self._tell, assignment.number, outcome))
         self._in_hand.discard(assignment.number)
         self._patiently(partial(self._checkpoints.clean, self._all_trials, told=assignment.number))
-        return replace(outcome, again=again)
+        return outcome
 
     def verdict(self) -> Verdict:
         """How the study stands."""
@@ -298,13 +300,13 @@ class TrialLoop:
         await_end(self.study, self._group, [trial])
         return explain(self.study, self._group, trial, outcome, shared_by=len(self._in_hand))
 
-    def _tell(self, number: int, outcome: Outcome, *, began: bool = True) -> bool:
-        """Record the end of a trial; returns whether its parameters run again."""
+    def _tell(self, number: int, outcome: Outcome, *, began: bool = True) -> Outcome:
+        """Record the end of a trial; returns it as it was recorded."""
         trial_id = self._trial_id(number)
         trial = self._storage.get_trial(trial_id)
         if trial.state.is_finished():
-            return attributes.runs_again(trial.user_attrs)  # told before the connection broke
-        record_metrics(self._storage, trial_id, outcome)
+            return replace(outcome, again=attributes.runs_again(trial.user_attrs))  # told before the connection broke
+        outcome = record_metrics(self._storage, trial_id, outcome)
         if outcome.values is None and attributes.NEXT in trial.user_attrs:
             outcome = Outcome(pruned=True, metrics=outcome.metrics, violations=outcome.violations)
             queue_next(self.study, trial)
@@ -315,12 +317,13 @@ class TrialLoop:
             if outcome.failure is Failure.PREEMPTED and (why := self._unwanted(tally.settings)):
                 outcome = replace(outcome, failure=Failure.SUSPENDED, message=why)
             continues = self._checkpoints.newest(trial)
-            return fail_trial(self.study, trial, outcome, self._spec.retries, continues=continues, began=began)
+            again = fail_trial(self.study, trial, outcome, self._spec.retries, continues=continues, began=began)
+            return replace(outcome, again=again)
         if outcome.pruned:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, outcome.values)
-        return False
+        return outcome
 
     def _all_trials(self) -> list[optuna.trial.FrozenTrial]:
         """As the storage has them, which is not always as the sampler sees them."""
@@ -328,11 +331,10 @@ class TrialLoop:
 
     def _take_locks(self) -> SessionLocks:
         """Own the group: whoever holds this lock is the only one to run its trials."""
-        with storage_errors():
-            locks = SessionLocks(self._url)
-            while not locks.acquire(self._group_lock(self._group), wait=False):
-                _log.info("waiting for another process that runs group %d of study %s", self._group, self._name)
-                time.sleep(1)
+        locks = SessionLocks(self._url)
+        while not locks.acquire(self._group_lock(self._group), wait=False):
+            _log.info("waiting for another process that runs group %d of study %s", self._group, self._name)
+            time.sleep(1)
         return locks
 
     def _end_left(self, left: Outcome | None = None) -> dict[int, Outcome]:
@@ -344,7 +346,7 @@ class TrialLoop:
                 self._end_group(self._group, "the worker that ran it is gone")
                 return {}
             numbers = [trial.number for trial in self._running(self._group)]
-            return {number: replace(left, again=self._tell(number, left)) for number in numbers}
+            return {number: self._tell(number, left) for number in numbers}
 
     def _end_removed(self, tally: Tally) -> bool:
         """End what groups left running that the study has no more: no successor will. True where there was something.
@@ -390,10 +392,8 @@ class TrialLoop:
         return f"group:{self._name}:{group}"
 
     def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
-        """Do it again while the database is away."""
         return patiently(action, self._retake_locks if reconnect else None)
 
     def _retake_locks(self) -> None:
-        """The group's lock went with the connection."""
-        self._locks.close()
+        self._locks.close()  # the group's lock went with the connection
         self._locks = self._take_locks()

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hpstudy.storage.opening import CredentialsRefusedError, StorageUnreachableError, open_engine, storage_errors
+from hpstudy.storage.errors import CredentialsRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.opening import open_engine
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -49,9 +50,9 @@ def patiently(action: Callable[[], _T], reconnect: Callable[[], None] | None) ->
     refused: float | None = None
     for attempt in itertools.count():
         try:
-            if attempt and reconnect is not None:
-                reconnect()
             with storage_errors():
+                if attempt and reconnect is not None:
+                    reconnect()
                 return action()
         except StorageUnreachableError as error:
             now = time.monotonic()

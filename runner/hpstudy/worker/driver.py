@@ -11,7 +11,7 @@ import time
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.opening import StorageUnreachableError
+from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.trials.budget import Next
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events

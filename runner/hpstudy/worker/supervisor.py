@@ -326,7 +326,7 @@ class _Supervisor:
 
 
 def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
-    from hpstudy.storage.opening import CredentialsRefusedError
+    from hpstudy.storage.errors import CredentialsRefusedError
     from hpstudy.trials.loop import TrialLoop
     from hpstudy.worker.driver import Driver
     from hpstudy.worker.script_driver import ScriptDriver

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from hpstudy.storage import connecting
+from hpstudy.storage.errors import StorageUnreachableError, storage_errors
 from hpstudy.storage.locks import SessionLocks
-from hpstudy.storage.opening import StorageUnreachableError, open_engine, open_storage, storage_errors
+from hpstudy.storage.opening import open_engine, open_storage
 from hpstudy_operator import outages as module
 from hpstudy_operator.outages import Outages
 from tests.support.mariadb import MariaDB
