@@ -12,7 +12,13 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from hpstudy.search.options import Options
+from hpstudy.search.plan import Plan
+from hpstudy.search.results import log_end
 from hpstudy.storage import attributes
+from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.outcome import conclude
+from tests.support.builders import spec
 from tests.support.processes import REPOSITORY
 
 _LIMIT = 240  # seconds: a search that hangs
@@ -101,3 +107,25 @@ def test_a_rank_that_raises_alone_ends_all_and_the_search_continues(tmp_path: Pa
     assert len(rest) == 4
     assert {trial.state for trial in rest} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert said(tmp_path, 0)[-1]["best"] == said(tmp_path, 1)[-1]["best"]
+
+
+def test_the_end_is_told_of_a_trial_of_a_study_that_hides_some_that_it_began_with(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a script in a worker group: its space has a parameter that the source has not, and its sampler is shown
+    whole trials only."""
+    script = {"script": {"path": "train.py"}}
+    with TrialLoop(spec(trial=script), url, "small") as loop:
+        assert isinstance(small := loop.next(), Assignment)
+        loop.tell(small, conclude({"loss": 1.0}, spec()))
+    bounds = {"type": "float", "low": -2, "high": 2}
+    wider = {"searchSpace": {"parameters": {"x": bounds, "y": bounds}}, "warmStartFrom": [{"study": "small"}]}
+    study = spec(trial=script, sampler={"name": "RandomSampler"}, **wider)
+    plan = Plan(study, url, "wide", Options(), compute=lambda metrics: {}, output_dir="")
+    monkeypatch.setattr(optuna.logging.get_logger("optuna"), "propagate", True)
+    with TrialLoop(study, url, "wide") as loop, caplog.at_level("INFO", "optuna"):
+        assert isinstance(trial := loop.next(), Assignment)
+        assert trial.number == 1
+        loop.tell(trial, conclude({"loss": 3.0}, study))
+        log_end(loop.study, plan, trial.number, "")
+    assert f"Trial 1 finished with value: 3.0 and parameters: {trial.parameters}. Best is trial 1" in caplog.text

@@ -16,6 +16,8 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import read_snapshot
+from hpstudy.storage.settings import record_settings
+from hpstudy.trials import explaining
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
@@ -184,6 +186,60 @@ def test_a_space_function_that_raises_fails_its_trials_and_in_the_end_the_study(
     assert isinstance(ended, Verdict)
     assert ended.next is Next.FAILED
     assert "no hyperparameters: KeyError: 'width'" in ended.message
+
+
+def test_an_error_that_is_not_of_a_proposal_is_raised(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an evaluator of stopWhen, which is asked before a trial is made."""
+    study = spec(searchSpace={"python": f"{__name__}:broken_space"})
+    with TrialLoop(study, url, NAME) as loop:
+        monkeypatch.setattr(loop._enough, "look", broken_gamma)
+        with pytest.raises(TypeError):
+            loop.next()
+    assert stored_trials(url) == []
+
+
+def test_a_study_that_was_refused_can_be_entered_again_once_it_is_mended(storage_url: str) -> None:
+    """In the same process, as from a notebook: what the refused one held is let go."""
+    missing = spec(sampler={"name": "TPESample"})
+    with pytest.raises(InvalidStudyError, match="TPESample"), TrialLoop(missing, storage_url, NAME):
+        pass
+    take_in_time(spec(), storage_url)
+    other = spec(searchSpace={"parameters": {"y": {"type": "float", "low": 0, "high": 1}}})
+    refused = TrialLoop(other, storage_url, NAME)
+    with pytest.raises(InvalidStudyError, match="searchSpace changed"):
+        refused.settle()
+    take_in_time(spec(), storage_url)
+
+
+def take_in_time(study: StudySpec, url: str) -> None:
+    def enter() -> None:
+        with TrialLoop(study, url, NAME) as loop:
+            take(loop)
+
+    thread = threading.Thread(target=enter, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits for the group's lock"
+
+
+def test_a_starting_group_leaves_alone_what_another_is_making(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not wait either for the operator's word on how that one ended."""
+    monkeypatch.setattr(explaining.time, "sleep", lambda _: pytest.fail("it waits for a word"))
+    with TrialLoop(spec(parallelism=2), storage_url, NAME, 0) as loop:
+        record_settings(loop.study, spec(parallelism=2))
+        with loop._locks.holding(loop._locks.budget):
+            made = loop.study.ask()
+            starting = threading.Thread(target=lambda: TrialLoop(spec(), storage_url, NAME, 1).settle())
+            starting.start()
+            starting.join(1.5)
+            assert starting.is_alive(), "the other group has the budget's lock"
+            made.set_user_attr(attributes.GROUP, 0)
+        starting.join(30)
+        assert not starting.is_alive()
+    assert "runs no more" not in caplog.text
+    assert stored_trials(storage_url)[made.number].state is TrialState.RUNNING
 
 
 def test_a_trial_whose_making_an_outage_cut_off_does_not_stay_running(

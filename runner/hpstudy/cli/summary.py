@@ -50,6 +50,9 @@ def summarise(
         console.print(f"Log: {output / 'worker.log'}")
         return
     stored = optuna.load_study(study_name=stored_study_name(study.metadata), storage=storage)
+    metrics_of = {
+        trial.number: trial.user_attrs.get(attributes.METRICS, {}) for trial in stored.get_trials(deepcopy=False)
+    }
     shown = snapshot.best if snapshot.front_size is not None else snapshot.best[:1]
     title = "Best trial" if snapshot.front_size is None else f"Pareto front, {snapshot.front_size} trials"
     if snapshot.hypervolume is not None:
@@ -58,7 +61,7 @@ def summarise(
     for trial in shown:
         console.print(f"  trial {trial.number}: {format_values(trial.values)}", soft_wrap=True)
         console.print(f"    {format_parameters(trial.hyperparameters)}", soft_wrap=True)
-        metrics = stored.trials[trial.number].user_attrs.get(attributes.METRICS, {})
+        metrics = metrics_of[trial.number]
         held_out = {name: metrics[name] for name in metrics if name.startswith(_TEST_PREFIX) and _is_score(name)}
         if held_out:
             console.print(f"    on data the study never saw: {format_values(held_out)}", soft_wrap=True)

@@ -30,7 +30,7 @@ class Observation:
 
     number: int
     state: TrialState
-    """RUNNING, COMPLETE, PRUNED, or or FAIL (one that runs again says nothing)."""
+    """RUNNING, COMPLETE, PRUNED, or FAIL (one that runs again says nothing)."""
     values: Mapping[str, Any]
     """Hyperparameters that exist in it, as the trial gets them."""
     objectives: tuple[float, ...] | None = None

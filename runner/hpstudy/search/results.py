@@ -30,7 +30,7 @@ def best_runs(study: optuna.Study, plan: Plan) -> list[list[Any]]:
 
 def log_end(study: optuna.Study, plan: Plan, number: int, message: str) -> None:
     """Say how a trial ended, and which is the best so far, in the words of ``optuna.Study.optimize``."""
-    trial = study.get_trials(deepcopy=False)[number]
+    trial = next(each for each in study.get_trials(deepcopy=False) if each.number == number)  # some may not be shown
     parameters = _parameters(trial, plan)
     if trial.state is TrialState.FAIL:
         _log.warning("Trial %d failed with parameters: %s because of: %s", number, parameters, message)

@@ -14,18 +14,22 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import NullPool
 
 from hpstudy.storage.connecting import connect_args, lock_seconds
 
 _SILENCE_SECONDS = 60
 _MAX_USER_LOCK = 60
+_POLL_SECONDS = 0.01
+"""Between two tries, where what holds the locks knows no wait of a fraction of a second."""
+_LOCK_NOT_AVAILABLE = "55P03"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
 class _Locks(Protocol):
-    def acquire(self, name: str, *, wait: bool) -> bool: ...
+    def acquire(self, name: str, seconds: float) -> bool: ...
     def release(self, name: str) -> None: ...
+    def check(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -48,7 +52,7 @@ class SessionLocks:
 
     def acquire(self, name: str, *, wait: bool = True) -> bool:
         """Take the lock; without ``wait``, return False when another process has it."""
-        return self._locks.acquire(name, wait=wait)
+        return self._locks.acquire(name, math.inf if wait else 0)
 
     def release(self, name: str) -> None:
         """Release one that is held."""
@@ -57,11 +61,27 @@ class SessionLocks:
     @contextmanager
     def holding(self, name: str) -> Iterator[None]:
         """Hold the lock for a block."""
-        self._locks.acquire(name, wait=True)
-        try:
+        with self.trying(name, math.inf):
             yield
+
+    @contextmanager
+    def trying(self, name: str, seconds: float) -> Iterator[bool]:
+        """Hold the lock for a block; False where another process still has it after this time."""
+        if not self._locks.acquire(name, seconds):
+            yield False
+            return
+        try:
+            yield True
         finally:
             self._locks.release(name)
+
+    def check(self) -> None:
+        """See that what is held is still held.
+
+        Raises:
+            SQLAlchemyError: the connection is gone, and the locks with it.
+        """
+        self._locks.check()
 
     def close(self) -> None:
         """Release everything."""
@@ -85,16 +105,30 @@ class _AdvisoryLocks:
         for setting, value in (("idle", 10), ("interval", 5), ("count", 3)):
             self._connection.execute(text(f"set tcp_keepalives_{setting} = {value}"))
 
-    def acquire(self, name: str, *, wait: bool) -> bool:
+    def acquire(self, name: str, seconds: float) -> bool:
         # The schema is part of the key: tenants of one database must not meet in a lock.
-        key = self._key(name)
-        if wait:
-            self._connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
+        key = {"key": self._key(name)}
+        taken = bool(self._connection.execute(text("select pg_try_advisory_lock(:key)"), key).scalar())
+        if taken or not seconds:
+            return taken
+        # Those who wait have their turns in order.
+        if seconds == math.inf:
+            self._connection.execute(text("select pg_advisory_lock(:key)"), key)
             return True
-        return bool(self._connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": key}).scalar())
+        limited = text("select set_config('lock_timeout', :limit, true), pg_advisory_lock(:key)")  # for the statement
+        try:
+            self._connection.execute(limited, {"limit": f"{math.ceil(seconds * 1000)}ms", **key})
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            return False
+        return True
 
     def release(self, name: str) -> None:
         self._connection.execute(text("select pg_advisory_unlock(:key)"), {"key": self._key(name)})
+
+    def check(self) -> None:
+        self._connection.execute(text("select 1"))
 
     def close(self) -> None:
         self._connection.close()
@@ -119,23 +153,32 @@ class _UserLocks:
         self._closed = threading.Event()
         threading.Thread(target=self._break_silence, name="hpstudy-locks", daemon=True).start()
 
-    def acquire(self, name: str, *, wait: bool) -> bool:
-        limit = lock_seconds()
-        deadline = math.inf if limit is None else time.monotonic() + limit
-        while not (taken := bool(self._scalar("select get_lock(:key, :seconds)", name, 1 if wait else 0))) and wait:
-            if time.monotonic() > deadline:
+    def acquire(self, name: str, seconds: float) -> bool:
+        limit = lock_seconds() if seconds == math.inf else None
+        deadline = time.monotonic() + (limit or seconds)
+        # One second at a time, so that the thread that breaks the silence has its turn.
+        while not self._scalar("select get_lock(:key, :seconds)", name, min(1.0, seconds)):
+            seconds = deadline - time.monotonic()
+            if seconds <= 0 and limit is not None:
                 raise TimeoutError(f"another session has held the lock {name!r} for more than {limit} s")
-        return taken
+            if seconds <= 0:
+                return False
+            time.sleep(_POLL_SECONDS)  # MySQL takes less than half a second for none
+        return True
 
     def release(self, name: str) -> None:
         self._scalar("select release_lock(:key)", name)
+
+    def check(self) -> None:
+        with self._guard:
+            self._connection.execute(text("do 0"))
 
     def close(self) -> None:
         self._closed.set()
         with self._guard, suppress(SQLAlchemyError):  # a connection that broke holds nothing any more
             self._connection.close()
 
-    def _scalar(self, statement: str, name: str, seconds: int = 0) -> Any:
+    def _scalar(self, statement: str, name: str, seconds: float = 0) -> Any:
         # Locks are the whole server's, and their names have at most 64 characters.
         key = hashlib.sha256(f"{self._database}/{name}".encode()).hexdigest()[:_MAX_USER_LOCK]
         with self._guard:
@@ -159,21 +202,43 @@ class _FileLocks:
         self._database = database
         self._files: dict[str, int] = {}
 
-    def acquire(self, name: str, *, wait: bool) -> bool:
+    def acquire(self, name: str, seconds: float) -> bool:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
         path = self._database.with_name(f".{self._database.name}.{digest}.lock")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            taken = _lock(file, seconds)
+        except BaseException:
             os.close(file)
-            return False
-        self._files[name] = file
-        return True
+            raise
+        if taken:
+            self._files[name] = file
+        else:
+            os.close(file)
+        return taken
 
     def release(self, name: str) -> None:
         os.close(self._files.pop(name))
 
+    def check(self) -> None:
+        """Nothing takes a file's lock away."""
+
     def close(self) -> None:
         for name in list(self._files):
             self.release(name)
+
+
+def _lock(file: int, seconds: float) -> bool:
+    if seconds == math.inf:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True

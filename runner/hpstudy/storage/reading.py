@@ -60,8 +60,6 @@ class StudySnapshot(Tally):
     """With several objectives: trials on the front."""
     hypervolume: float | None = None
     """Between the front and the objectives' references, where all have one."""
-    running_groups: frozenset[int] = frozenset()
-    """Worker groups with running trials."""
     longest: float | None = None
     """Seconds that the longest of the latest trials took, where it was asked for."""
     weighted: BestTrial | None = None
@@ -75,10 +73,12 @@ class StudySnapshot(Tally):
         return self.best[0] if self.best else None
 
 
-# Trials that were taken from another study are nobody's result.
+# Trials that were taken from another study are nobody's result. PostgreSQL would not unite its enumeration of states with
+# text, and no type to cast it to has one name everywhere.
 _TALLY = text(
     """
-    select cast(t.state as varchar(60)), a.value_json, b.value_json, count(*) from trials t
+    select case t.state when 'COMPLETE' then 'COMPLETE' when 'PRUNED' then 'PRUNED' when 'RUNNING' then 'RUNNING'
+        when 'WAITING' then 'WAITING' else 'FAIL' end, a.value_json, b.value_json, count(*) from trials t
     join studies s on s.study_id = t.study_id
     left join trial_user_attributes a on a.trial_id = t.trial_id
         and a.key = case t.state when 'FAIL' then :failure when 'RUNNING' then :group end

@@ -4,8 +4,8 @@ Everything here is storage; no process is started, and time passes only while a 
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,6 @@ from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.storage.limits import record_of
-from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import Stop, Tally, read_tally
 from hpstudy.storage.settings import Settings
@@ -39,6 +38,7 @@ from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.metrics import record_metrics
 from hpstudy.trials.outages import patiently
 from hpstudy.trials.outcome import Outcome
+from hpstudy.trials.ownership import GroupLocks
 from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
 
@@ -97,15 +97,20 @@ class TrialLoop:
         self._url = url
         self._name = name
         self._group = group
-        self._budget_lock = f"budget:{name}"
         self._asking = False
         self._in_hand: set[int] = set()
         """Numbers of the trials that were handed out and not told."""
 
     def __enter__(self) -> "TrialLoop":
+        with ExitStack() as stack:  # what is open is closed where the study is refused
+            self._enter(stack)
+            self._closing = stack.pop_all()
+        return self
+
+    def _enter(self, stack: ExitStack) -> None:
         self._space = None if self._given_suggest else read_space(self._spec)
         self._suggest = self._given_suggest or load_suggest(self._spec, self._space)
-        self._open()
+        self._open(stack)
         self._patiently(self._end_left)
         self._patiently(self._seed)
         if self._given_sampler is None:
@@ -116,15 +121,14 @@ class TrialLoop:
         self.study.sampler = self._given_sampler or build_sampler(
             self._spec, self._space, group=self._group, trials=trials
         )
+        stack.callback(hooks(self.study.sampler).close)
         self.study.pruner = self._given_pruner or build_pruner(self._spec)
         if isinstance(self.study.pruner, ContinuingPruner):
             self.study.pruner.has_checkpoint = self._checkpoints.has_last
         self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True))
-        return self
 
     def __exit__(self, *_: object) -> None:
-        hooks(self.study.sampler).close()
-        self._close()
+        self._closing.close()
 
     def settle(self, left: Outcome | None = None) -> Standing:
         """Without entering it: end what a process that is gone left running, and say how the study stands. For whoever
@@ -133,24 +137,20 @@ class TrialLoop:
         Args:
             left: how that ended; absent: its worker is gone.
         """
-        self._open()
-        try:
+        with ExitStack() as stack:
+            self._open(stack)
             ended = self._patiently(partial(self._end_left, left))
             finished = self._patiently(lambda: self.study.get_trials(deepcopy=False, states=_FINISHED))
             return Standing(self._patiently(self._judge), len(finished), ended)
-        finally:
-            self._close()
 
-    def _open(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
         self._url = parse_url(self._url).render_as_string(hide_password=False)
         self._checkpoints = Retention.open(self._spec, self._name, self._output)
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
+        stack.callback(self._storage.engine.dispose)
         self._locks = self._patiently(self._take_locks, reconnect=False)
-        self.study = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
-
-    def _close(self) -> None:
-        self._locks.close()
-        self._storage.engine.dispose()
+        stack.callback(lambda: self._locks.close())  # they may be taken anew
+        self.study = self._stored = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
 
     def next(self, gpus: int = 0, sharing: int = 1) -> Assignment | Verdict:
         """Take the next trial, or learn why there is none.
@@ -160,19 +160,24 @@ class TrialLoop:
             sharing: trials that hold them together, unless one has to run alone.
 
         Raises:
-            InvalidStudyError: the sampler cannot work with this study.
+            InvalidStudyError: the sampler cannot work with this study, or its stopWhen.
         """
         while True:
             try:
                 answer = self._patiently(partial(self._ask, gpus, sharing))
-                if isinstance(answer, Verdict) and answer.next in (Next.SUCCEEDED, Next.FAILED):
+                over = isinstance(answer, Verdict) and answer.next in (Next.SUCCEEDED, Next.FAILED)
+                if over and not self._in_hand:  # else the last of them asks again
                     self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
                 return answer
             except (StorageUnreachableError, InvalidStudyError):
                 raise
             except optuna.TrialPruned:  # a define-by-run function of the user's
+                if not self._asking:
+                    raise
                 self._patiently(partial(self._end_making, Outcome(pruned=True)))
             except Exception as error:  # the sampler, or such a function
+                if not self._asking:
+                    raise
                 _log.exception("a trial has no hyperparameters")
                 message = f"no hyperparameters: {type(error).__name__}: {error}"
                 self._patiently(partial(self._end_making, Outcome(failure=Failure.ERROR, message=message)))
@@ -256,18 +261,18 @@ class TrialLoop:
         return tally
 
     def _seed(self) -> None:
-        with self._locks.holding(self._budget_lock):
+        with self._locks.holding(self._locks.budget):
             seed_study(self.study, self._storage, self._spec, self._space)
 
     def _settle_sampler(self) -> StudySpec:
-        with self._locks.holding(self._budget_lock):
+        with self._locks.holding(self._locks.budget):
             return settle_sampler(self.study, self._spec, self._space)
 
     def _ask(self, gpus: int, sharing: int) -> Assignment | Verdict:
         self._enough.look(self._spec, goes_on=lambda: self._judge().next is Next.ASK)
         # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
         # under it too shows every group's sampler the points of all others.
-        with self._locks.holding(self._budget_lock):
+        with self._locks.holding(self._locks.budget):
             if self._asking:  # the database went away in the middle of it
                 self._end_unmade(Outcome(failure=Failure.LOST, message="the storage was away when it was made"))
             verdict = self._judge(asking=True)
@@ -289,7 +294,7 @@ class TrialLoop:
         return Assignment(trial.number, parameters, continues, alone, trial)
 
     def _end_making(self, outcome: Outcome) -> None:
-        with self._locks.holding(self._budget_lock):
+        with self._locks.holding(self._locks.budget):
             self._end_unmade(outcome)
 
     def _trial_id(self, number: int) -> int:
@@ -326,26 +331,21 @@ class TrialLoop:
         return outcome
 
     def _all_trials(self) -> list[optuna.trial.FrozenTrial]:
-        """As the storage has them, which is not always as the sampler sees them."""
-        return self._storage.get_all_trials(self.study._study_id, deepcopy=False)
+        """As the storage has them, which is not always as the sampler sees them. What has ended is read once."""
+        return self._stored.get_trials(deepcopy=False)
 
-    def _take_locks(self) -> SessionLocks:
-        """Own the group: whoever holds this lock is the only one to run its trials."""
-        locks = SessionLocks(self._url)
-        while not locks.acquire(self._group_lock(self._group), wait=False):
-            _log.info("waiting for another process that runs group %d of study %s", self._group, self._name)
-            time.sleep(1)
-        return locks
+    def _take_locks(self) -> GroupLocks:
+        return GroupLocks.take(self._url, self._name, self._group)
 
     def _end_left(self, left: Outcome | None = None) -> dict[int, Outcome]:
         """End what a predecessor of the same group left running."""
         if left is None:  # the operator may know how, and is waited for
-            await_end(self.study, self._group, self._running(self._group))
-        with self._locks.holding(self._budget_lock):
+            await_end(self.study, self._group, self._running(self._group, unowned=False))
+        with self._locks.holding(self._locks.budget):
             if left is None:
-                self._end_group(self._group, "the worker that ran it is gone")
+                self._end_group(self._group, "the worker that ran it is gone", unowned=True)
                 return {}
-            numbers = [trial.number for trial in self._running(self._group)]
+            numbers = [trial.number for trial in self._running(self._group, unowned=True)]
             return {number: self._tell(number, left) for number in numbers}
 
     def _end_removed(self, tally: Tally) -> bool:
@@ -353,43 +353,44 @@ class TrialLoop:
         The caller holds the budget's lock."""
         ended = False
         for group in sorted(tally.running_groups - {self._group}):
-            lock = self._group_lock(group)
-            if group >= self._spec.parallelism and self._locks.acquire(lock, wait=False):
-                try:
+            if group < self._spec.parallelism:
+                continue
+            with self._locks.instead_of(group) as taken:
+                if taken:
                     self._end_group(group, "its worker group was removed")
-                finally:
-                    self._locks.release(lock)
-                ended = True
+                    ended = True
         return ended
 
-    def _end_group(self, group: int, message: str) -> None:
+    def _end_group(self, group: int, message: str, *, unowned: bool = False) -> None:
         """End the trials of a group whose lock is held here."""
-        trials = self._running(group)
+        trials = self._running(group, unowned=unowned)
         for trial in trials:
             outcome = Outcome(failure=Failure.LOST, message=message)
             self._tell(trial.number, explain(self.study, group, trial, outcome, shared_by=len(trials)))
 
     def _end_unmade(self, outcome: Outcome) -> None:
         """End the trial whose making failed. The caller holds the budget's lock."""
-        for trial in self._running(self._group):
+        for trial in self._running(self._group, unowned=True):
             self._tell(trial.number, outcome, began=False)
         self._asking = False
 
-    def _running(self, group: int) -> list[optuna.trial.FrozenTrial]:
-        """Running trials of a group, except those in hand. One that died before its group was recorded has none, and
-        cannot be alive while this process holds the budget's lock."""
+    def _running(self, group: int, *, unowned: bool) -> list[optuna.trial.FrozenTrial]:
+        """Running trials of a group, except those in hand.
+
+        Args:
+            unowned: those too of which no group is recorded. Each died as it was made, if this process holds the
+                budget's lock; else another group may be making it.
+        """
+        nobody = group if unowned else None
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         found = [
             trial
             for trial in trials
-            if trial.user_attrs.get(attributes.GROUP, self._group) == group and trial.number not in self._in_hand
+            if trial.user_attrs.get(attributes.GROUP, nobody) == group and trial.number not in self._in_hand
         ]
         for trial in found:
             _log.warning("trial %d of group %d runs no more", trial.number, group)
         return found
-
-    def _group_lock(self, group: int) -> str:
-        return f"group:{self._name}:{group}"
 
     def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
         return patiently(action, self._retake_locks if reconnect else None)

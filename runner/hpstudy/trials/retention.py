@@ -157,7 +157,7 @@ def _hands_over(trial: FrozenTrial) -> bool:
 
 
 def _best(trials: Sequence[FrozenTrial], spec: StudySpec) -> list[int]:
-    """As the status lists them: see storage/reading.py."""
+    """As the status lists them: see storage/best.py."""
     able = [
         trial
         for trial in trials

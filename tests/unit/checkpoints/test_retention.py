@@ -5,7 +5,9 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import event
 
 from hpstudy.api.study import StudySpec
 from hpstudy.checkpoints.folders import FolderStore
@@ -179,3 +181,53 @@ def test_a_place_that_cannot_be_written_to_ends_the_study_before_a_trial(tmp_pat
         pass
     assert refused.value.reason == "InvalidCheckpoints"
     assert optuna.get_all_study_names(url) == []
+
+
+def test_a_study_that_is_over_is_cleaned_once_its_group_has_nothing_in_hand(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objectives = [{"metric": "loss", "direction": "minimize", "goal": 1}]
+    study = spec(checkpoints={}, objectives=objectives, budget={"maxTrials": 9})
+    with TrialLoop(study, url, "study", output=tmp_path) as loop:
+        first, second, third = (loop.next() for _ in range(3))
+        assert isinstance(first, Assignment)
+        assert isinstance(second, Assignment)
+        assert isinstance(third, Assignment)
+        loop.tell(first, conclude({"loss": 0.5}, study))
+        cleaned = []
+        clean = loop._checkpoints.clean
+
+        def count(*args: Any, **options: Any) -> None:
+            cleaned.append(options)
+            clean(*args, **options)
+
+        monkeypatch.setattr(loop._checkpoints, "clean", count)
+        for _ in range(3):  # as the driver does every second while the other two run
+            answer = loop.next()
+            assert isinstance(answer, Verdict)
+            assert answer.next is Next.SUCCEEDED
+        assert cleaned == []
+        loop.tell(second, Outcome(failure=Failure.PREEMPTED, message="told to stop"))
+        loop.tell(third, conclude({"loss": 2.0}, study))
+        cleaned.clear()
+        loop.next()
+        assert cleaned == [{"thorough": True, "over": True}]
+
+
+@pytest.mark.parametrize("scalarize", [False, True])
+def test_the_end_of_a_trial_reads_only_what_has_changed(tmp_path: Path, url: str, scalarize: bool) -> None:
+    fields: dict[str, Any] = {"objectives": TWO, "scalarize": {"weights": {"a": 1, "b": 1}}} if scalarize else {}
+    sampler = {"name": "RandomSampler", "options": {"seed": 1}}
+    study = spec(checkpoints={}, budget={"maxTrials": 40}, sampler=sampler, **fields)
+    read: list[int] = []
+    with TrialLoop(study, url, "study", output=tmp_path) as loop:
+        for _ in range(30):
+            assigned = loop.next()
+            assert isinstance(assigned, Assignment)
+            x = assigned.parameters["x"]
+            loaded: list[Any] = []
+            event.listen(TrialModel, "load", note := lambda trial, _, to=loaded: to.append(trial.number))
+            loop.tell(assigned, conclude({"loss": x, "a": x, "b": x}, study))
+            event.remove(TrialModel, "load", note)
+            read.append(len(loaded))
+    assert max(read[20:]) <= max(read[2:10]), "not the whole study"
