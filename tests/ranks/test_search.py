@@ -116,7 +116,8 @@ def test_the_end_is_told_of_a_trial_of_a_study_that_hides_some_that_it_began_wit
     whole trials only."""
     script = {"script": {"path": "train.py"}}
     with TrialLoop(spec(trial=script), url, "small") as loop:
-        assert isinstance(small := loop.next(), Assignment)
+        small = loop.next()
+        assert isinstance(small, Assignment)
         loop.tell(small, conclude({"loss": 1.0}, spec()))
     bounds = {"type": "float", "low": -2, "high": 2}
     wider = {"searchSpace": {"parameters": {"x": bounds, "y": bounds}}, "warmStartFrom": [{"study": "small"}]}
@@ -124,7 +125,8 @@ def test_the_end_is_told_of_a_trial_of_a_study_that_hides_some_that_it_began_wit
     plan = Plan(study, url, "wide", Options(), compute=lambda metrics: {}, output_dir="")
     monkeypatch.setattr(optuna.logging.get_logger("optuna"), "propagate", True)
     with TrialLoop(study, url, "wide") as loop, caplog.at_level("INFO", "optuna"):
-        assert isinstance(trial := loop.next(), Assignment)
+        trial = loop.next()
+        assert isinstance(trial, Assignment)
         assert trial.number == 1
         loop.tell(trial, conclude({"loss": 3.0}, study))
         log_end(loop.study, plan, trial.number, "")

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.errors import StorageUnreachableError
+from hpstudy.storage.locks import SessionLocks
 from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import read_snapshot
 from hpstudy.storage.settings import record_settings
-from hpstudy.trials import explaining
+from hpstudy.storage.urls import parse_url
+from hpstudy.trials import explaining, ownership
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
@@ -242,6 +245,24 @@ def test_a_starting_group_leaves_alone_what_another_is_making(
     assert stored_trials(storage_url)[made.number].state is TrialState.RUNNING
 
 
+def test_a_group_whose_turn_does_not_come_asks_again_soon(storage_url: str) -> None:
+    """Its driver hears meanwhile what its own trials say."""
+    with TrialLoop(spec(), storage_url, NAME, 0) as loop, SessionLocks(parsed(storage_url)) as other:
+        other.acquire(loop._locks.budget)
+        begun = time.monotonic()
+        answer = loop.next()
+        assert time.monotonic() - begun < 2, "another group's sampler may take longer"
+        assert isinstance(answer, Verdict)
+        assert answer.next is Next.WAIT
+        assert answer.after < 0.2
+        other.release(loop._locks.budget)
+        take(loop)
+
+
+def parsed(url: str) -> str:
+    return parse_url(url).render_as_string(hide_password=False)
+
+
 def test_a_trial_whose_making_an_outage_cut_off_does_not_stay_running(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +300,28 @@ def test_an_outage_of_the_database_is_survived(database: Postgres) -> None:
         with TrialLoop(spec(), url, NAME, 1):
             assert not loop._locks.acquire("group:study:1", wait=False), "locks are taken again after an outage"
     assert [stored.state for stored in stored_trials(url)] == [TrialState.COMPLETE, TrialState.RUNNING]
+
+
+def test_a_removed_group_keeps_its_trial_over_a_restart_of_the_database(
+    database: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database.create_database("restart")
+    study = spec(parallelism=3, budget={"maxTrials": 1})
+    with TrialLoop(study, url, NAME, 0) as kept, TrialLoop(study, url, NAME, 2) as removed:
+        trial = take(removed)
+        record_settings(kept.study, spec(parallelism=1, budget={"maxTrials": 1}))
+        database.stop(signal.SIGINT)
+        removed.keep()  # nothing is due yet
+        monkeypatch.setattr(ownership, "KEEP_SECONDS", 0.0)
+        removed.keep()  # it is away: a trial goes on without it
+        database.start()
+        assert kept.next() == Verdict(Next.WAIT), "the other may only not have looked yet"
+        removed.keep()
+        monkeypatch.setattr(ownership, "_RETURN_SECONDS", 0.0)
+        assert kept.next() == Verdict(Next.WAIT), "it is alive, and holds its lock again"
+        removed.tell(trial, complete())
+        assert kept.verdict().next is Next.SUCCEEDED
+    assert [stored.state for stored in stored_trials(url)] == [TrialState.COMPLETE]
 
 
 @pytest.mark.parametrize(

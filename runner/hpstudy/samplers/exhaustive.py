@@ -86,6 +86,11 @@ class BruteForceSampler(optuna.samplers.BruteForceSampler, Hooks):
         self._populate_tree(tree, study._storage.get_all_trials(study._study_id, deepcopy=False, states=states), {})
         return not tree.is_any_expandable(exclude_running=True)
 
+    @property
+    def in_turn(self) -> bool:
+        """A trial without parameters is no point yet."""
+        return True
+
     @staticmethod
     def _populate_tree(tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
         populate = optuna.samplers.BruteForceSampler._populate_tree
@@ -103,6 +108,11 @@ class PartialFixedSampler(optuna.samplers.PartialFixedSampler, Hooks):
     def is_exhausted(self, study: optuna.Study) -> bool:
         """As of the sampler below."""
         return hooks(self._base_sampler).is_exhausted(study)
+
+    @property
+    def in_turn(self) -> bool:
+        """As the sampler below."""
+        return hooks(self._base_sampler).in_turn
 
 
 def grid_values(distribution: BaseDistribution) -> list[Any] | None:

@@ -21,6 +21,11 @@ class Hooks:
         return False
 
     @property
+    def in_turn(self) -> bool:
+        """Whether a group must not begin a proposal before another's is recorded, or both may be the same point."""
+        return False
+
+    @property
     def exhausted_because(self) -> str:
         """Why, for people."""
         return "every point of the space was tried"

@@ -38,8 +38,6 @@ from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
 
 _log = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 1.0
-"""How often a worker group that has no trial looks whether another group's failed and left room."""
 _MESSAGE_LIMIT = 2000  # characters
 _loops: "weakref.WeakSet[TrialLoop]" = weakref.WeakSet()
 
@@ -174,7 +172,7 @@ class Session:
                 raise SearchFailedError(assigned.message)
             if assigned.next is not Next.WAIT:
                 return None
-            time.sleep(_WAIT_SECONDS)
+            time.sleep(assigned.after)
         return None
 
     def _run_trial(self, task: Mapping[str, Any], clean: Callable[[], None]) -> None:

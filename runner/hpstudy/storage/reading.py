@@ -73,8 +73,8 @@ class StudySnapshot(Tally):
         return self.best[0] if self.best else None
 
 
-# Trials that were taken from another study are nobody's result. PostgreSQL would not unite its enumeration of states with
-# text, and no type to cast it to has one name everywhere.
+# Trials that were taken from another study are nobody's result. PostgreSQL does not unite its enumeration of states
+# with text, and no type to cast it to has the same name everywhere.
 _TALLY = text(
     """
     select case t.state when 'COMPLETE' then 'COMPLETE' when 'PRUNED' then 'PRUNED' when 'RUNNING' then 'RUNNING'

@@ -10,6 +10,8 @@ from hpstudy.api.study import Budget
 from hpstudy.storage.reading import Tally
 from hpstudy.trials.outcome import Outcome
 
+WAIT_SECONDS = 1.0
+"""How often a group that has no trial looks whether another group's failed and left room."""
 USED_UP = frozenset({reasons.GPU_HOURS_REACHED, reasons.TIMEOUT_REACHED})
 """Ends that come with time: what was spent until then was for nothing where no trial is complete."""
 
@@ -37,6 +39,8 @@ class Verdict:
     next: Next
     reason: str = ""
     message: str = ""
+    after: float = WAIT_SECONDS
+    """Seconds until it is worth asking again, for a group that waits."""
 
 
 @dataclass(frozen=True)

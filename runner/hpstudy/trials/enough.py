@@ -1,4 +1,4 @@
-"""``stopWhen``: whether more trials are worth their cost."""
+"""Whether there are more trials to run: ``stopWhen`` says enough of them, or every point was tried."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,11 @@ import optuna
 
 from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
+from hpstudy.samplers.hooks import hooks
 from hpstudy.samplers.terminator import StopRule, own_trials
 from hpstudy.storage import attributes
+from hpstudy.storage.reading import Tally
+from hpstudy.trials.budget import Next, Verdict
 
 
 class Enough:
@@ -44,3 +47,18 @@ class Enough:
         stopped = self._study.user_attrs.get(attributes.STOPPED, {})
         raised = stopped.get("stopWhen") == self._basis and stopped.get("maxTrials", 0)
         return len(own_trials(self._study)) if raised and raised < spec.budget.max_trials else 0
+
+
+def without_points(study: optuna.Study, spec: StudySpec, tally: Tally) -> Verdict | None:
+    """What is next where the sampler has no point now; recorded, where it never will. None: it has one."""
+    sampler = hooks(study.sampler)
+    if not sampler.is_ready(study):
+        return Verdict(Next.WAIT)
+    if not sampler.is_exhausted(study):
+        return None
+    if tally.counts.running:  # one that loses its worker is tried again
+        return Verdict(Next.WAIT)
+    end = Verdict(Next.SUCCEEDED, reasons.SPACE_EXHAUSTED, sampler.exhausted_because)
+    basis = {"sampler": spec.sampler and spec.sampler.model_dump(mode="json")}
+    study.set_user_attr(attributes.STOPPED, {"reason": end.reason, "message": end.message, **basis})
+    return end

@@ -5,7 +5,7 @@ Everything here is storage; no process is started, and time passes only while a 
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,17 +28,17 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.storage.limits import record_of
 from hpstudy.storage.opening import open_storage, open_study
-from hpstudy.storage.reading import Stop, Tally, read_tally
+from hpstudy.storage.reading import Tally, read_tally
 from hpstudy.storage.settings import Settings
 from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
-from hpstudy.trials.enough import Enough
+from hpstudy.trials.enough import Enough, without_points
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.metrics import record_metrics
 from hpstudy.trials.outages import patiently
 from hpstudy.trials.outcome import Outcome
-from hpstudy.trials.ownership import GroupLocks
+from hpstudy.trials.ownership import TURN_SECONDS, GroupLocks, busy
 from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
 
@@ -148,8 +148,9 @@ class TrialLoop:
         self._checkpoints = Retention.open(self._spec, self._name, self._output)
         self._storage = self._patiently(lambda: open_storage(self._url), reconnect=False)
         stack.callback(self._storage.engine.dispose)
-        self._locks = self._patiently(self._take_locks, reconnect=False)
-        stack.callback(lambda: self._locks.close())  # they may be taken anew
+        self._locks = self._patiently(lambda: GroupLocks(self._url, self._name, self._group), reconnect=False)
+        stack.callback(self._locks.close)
+        self._patiently(self._locks.take)
         self.study = self._stored = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
 
     def next(self, gpus: int = 0, sharing: int = 1) -> Assignment | Verdict:
@@ -189,6 +190,10 @@ class TrialLoop:
         """A call of a trial's own that reads or writes the storage: a parameter that it suggests while it runs."""
         return self._patiently(call)
 
+    def keep(self) -> None:
+        """Stay the owner of the group; to be called at least every ``KEEP_SECONDS`` of a long trial."""
+        self._locks.keep()
+
     def disown(self) -> None:
         """In a forked child: leave the connections to the parent, which still uses them."""
         self._storage.engine.dispose(close=False)
@@ -199,6 +204,7 @@ class TrialLoop:
 
         With several objectives and no ``scalarize`` nothing is recorded and nothing pruned, as in Optuna.
         """
+        self.keep()
         value = reported_value(self._spec, metrics)
         if value is not None:
             self._patiently(lambda: assignment.trial.report(value, step))
@@ -237,17 +243,7 @@ class TrialLoop:
             return Verdict(Next.LEAVE, message=why)
         if verdict.next is not Next.ASK or not asking or tally.counts.waiting:
             return verdict
-        sampler = hooks(self.study.sampler)
-        if not sampler.is_ready(self.study):
-            return Verdict(Next.WAIT)
-        if not sampler.is_exhausted(self.study):
-            return verdict
-        if tally.counts.running:  # one that loses its worker is tried again
-            return Verdict(Next.WAIT)
-        stop = Stop(reasons.SPACE_EXHAUSTED, sampler.exhausted_because)
-        basis = {"sampler": self._spec.sampler and self._spec.sampler.model_dump(mode="json")}
-        self.study.set_user_attr(attributes.STOPPED, {"reason": stop.reason, "message": stop.message, **basis})
-        return Verdict(Next.SUCCEEDED, stop.reason, stop.message)
+        return without_points(self.study, self._spec, tally) or verdict
 
     def _unwanted(self, settings: Settings | None) -> str | None:
         return None if settings is None else settings.unwanted(self._group, self._revision)
@@ -270,9 +266,16 @@ class TrialLoop:
 
     def _ask(self, gpus: int, sharing: int) -> Assignment | Verdict:
         self._enough.look(self._spec, goes_on=lambda: self._judge().next is Next.ASK)
+        in_turn = self._space is None and hooks(self.study.sampler).in_turn
+        with self._locks.trying(self._locks.proposing, TURN_SECONDS) if in_turn else nullcontext(True) as turn:
+            return self._take(gpus, sharing) if turn else busy()
+
+    def _take(self, gpus: int, sharing: int) -> Assignment | Verdict:
         # Counting and creating under one lock keeps maxTrials exact over all groups (optuna#1883 overshoots); proposing
         # under it too shows every group's sampler the points of all others.
-        with self._locks.holding(self._locks.budget):
+        with self._locks.trying(self._locks.budget, TURN_SECONDS) as free:
+            if not free:
+                return busy()
             if self._asking:  # the database went away in the middle of it
                 self._end_unmade(Outcome(failure=Failure.LOST, message="the storage was away when it was made"))
             verdict = self._judge(asking=True)
@@ -334,9 +337,6 @@ class TrialLoop:
         """As the storage has them, which is not always as the sampler sees them. What has ended is read once."""
         return self._stored.get_trials(deepcopy=False)
 
-    def _take_locks(self) -> GroupLocks:
-        return GroupLocks.take(self._url, self._name, self._group)
-
     def _end_left(self, left: Outcome | None = None) -> dict[int, Outcome]:
         """End what a predecessor of the same group left running."""
         if left is None:  # the operator may know how, and is waited for
@@ -393,8 +393,5 @@ class TrialLoop:
         return found
 
     def _patiently(self, action: Callable[[], _T], *, reconnect: bool = True) -> _T:
-        return patiently(action, self._retake_locks if reconnect else None)
-
-    def _retake_locks(self) -> None:
-        self._locks.close()  # the group's lock went with the connection
-        self._locks = self._take_locks()
+        """Do it again while the database is away."""
+        return patiently(action, self._locks.retake if reconnect else None)

@@ -33,6 +33,7 @@ from hpstudy.trials.messages import (
     Stopped,
 )
 from hpstudy.trials.outcome import Outcome
+from hpstudy.trials.ownership import KEEP_SECONDS
 from hpstudy.worker.attempts import PREEMPTED, Attempt, Session
 from hpstudy.worker.grace import grace_seconds
 from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
@@ -40,8 +41,6 @@ from hpstudy.worker.slots import Slots
 
 _log = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 1.0
-"""How often a group that has no trial looks whether another group's failed and left room."""
 _SAVING_SHARE = 2 / 3
 """Of the pod's grace period, for trials to save: the rest is for telling how they ended."""
 _MESSAGE_LIMIT = 2000  # characters; a database's error repeats its statement
@@ -88,6 +87,7 @@ class Driver(Leader):
             self._fill()
             if self._attempts or self._ask_at is not None:
                 self._nodes.listen(self._patience())
+                self._loop.keep()
             for attempt in list(self._attempts.values()):
                 if not attempt.waiting_for:
                     self._finish(attempt)
@@ -108,7 +108,7 @@ class Driver(Leader):
             elif isinstance(assigned, Assignment):
                 self._start(assigned)
             elif assigned.next is Next.WAIT or self._attempts:  # how those in hand end may change the answer
-                self._ask_at = time.monotonic() + _WAIT_SECONDS
+                self._ask_at = time.monotonic() + assigned.after
             else:
                 event = "leaving" if assigned.next is Next.LEAVE else "finished"
                 self._events.emit(event, reason=assigned.reason, message=assigned.message)
@@ -121,10 +121,11 @@ class Driver(Leader):
 
     def _patience(self) -> float | None:
         """Seconds until something is due without a message."""
-        due = [attempt.due for attempt in self._attempts.values() if attempt.due is not None]
+        due = [time.monotonic() + KEEP_SECONDS]
+        due += [attempt.due for attempt in self._attempts.values() if attempt.due is not None]
         if self._ask_at is not None and self._can_start():
             due.append(self._ask_at)
-        return patience(min(due, default=None))
+        return patience(min(due))
 
     def _start(self, assignment: Assignment) -> None:
         assert self._slots is not None

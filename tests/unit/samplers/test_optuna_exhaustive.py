@@ -1,7 +1,11 @@
 """Backend optuna: samplers that end when every point was tried."""
 
 import itertools
+import threading
+import time
+from typing import Any
 
+import optuna
 import pytest
 
 from hpstudy.api import reasons
@@ -11,7 +15,10 @@ from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.budget import Next
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.support.builders import spec
 from tests.unit.samplers.optuna_studies import FINITE, NAME, a_study, run
+
+PROPOSING = threading.Event()
 
 
 @pytest.mark.parametrize("name", ["GridSampler", "BruteForceSampler"])
@@ -83,3 +90,36 @@ def test_conditions_are_gone_through_by_brute_force(url: str) -> None:
     assert sorted(map(str, taken)) == sorted(
         map(str, [{"flag": False}] + [{"flag": True, "n": number} for number in (1, 2)])
     )
+
+
+def slow_space(trial: optuna.Trial) -> dict[str, Any]:
+    PROPOSING.wait(20)  # both groups are about to read what was tried
+    return {"n": trial.suggest_int("n", 1, 3)}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_groups_that_propose_at_the_same_time_run_no_point_twice(storage_url: str) -> None:
+    """The space is a function, which is not called under the budget's lock."""
+    study = spec(searchSpace={"python": f"{__name__}:slow_space"}, sampler={"name": "BruteForceSampler"})
+    taken: list[int] = []
+
+    def run_group(group: int) -> None:
+        with TrialLoop(study, storage_url, NAME, group) as loop:
+            while True:
+                assigned = loop.next()
+                if isinstance(assigned, Assignment):
+                    taken.append(assigned.parameters["n"])
+                    loop.tell(assigned, Outcome(values=(1.0,)))
+                elif assigned.next is not Next.WAIT:
+                    return
+                time.sleep(0.01)
+
+    PROPOSING.clear()
+    groups = [threading.Thread(target=run_group, args=(group,)) for group in range(2)]
+    for group in groups:
+        group.start()
+    time.sleep(3)
+    PROPOSING.set()
+    for group in groups:
+        group.join(60)
+    assert sorted(taken) == [1, 2, 3]
