@@ -246,8 +246,18 @@ def test_a_study_that_is_over_says_why_and_what_it_reached(folder: Path, monkeyp
                     loop.tell(assigned, conclude({"f1": f1, "size": size}, study))
             assert isinstance(loop.next(), Verdict)
     path = write(folder, **fields | {"warmStartFrom": [{"study": "small"}]})
+    copied: list[bool] = []
+    get_trials = optuna.Study.get_trials
+
+    def note(study: optuna.Study, deepcopy: bool = True, states: Any = None) -> list[optuna.trial.FrozenTrial]:
+        copied.append(deepcopy)
+        return get_trials(study, deepcopy, states)
+
+    monkeypatch.setattr(optuna.Study, "get_trials", note)
     result = CliRunner().invoke(main, ["run", str(path), "--storage", url])
     assert result.exit_code == 0, result.output
+    assert copied
+    assert not any(copied), "a study may have many trials, and a front many of them"
     for text in (
         "2 trials complete",
         "Learnt    from 2 trials of other studies; left out: 0 values out of bounds, 0 trials",
