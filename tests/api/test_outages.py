@@ -14,6 +14,7 @@ import pytest
 
 from hpstudy.api.load import parse_study
 from hpstudy.api.study import Metadata
+from hpstudy.storage import connecting
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.storages import Storages
 from hpstudy_operator.tenants import Tenants, tenant_name
@@ -101,11 +102,18 @@ def test_a_secret_that_a_quota_forbids_is_told(served: Team) -> None:
     served.until("StorageReady", "True")
 
 
-def test_an_external_url_may_have_options_of_its_own(team: Team, kube: Kube, database: Postgres) -> None:
-    options = "application_name=mine&connect_timeout=5&sslmode=disable"
-    tenants = Tenants(kube, f"{database.url()}?{options}")
-    url = str(tenants.url(Metadata(name="reviews", namespace=team.namespace)))
-    assert tenants.provision(team.namespace, url)
+def test_the_administrators_sessions_are_limited_like_all_others(team: Team, kube: Kube, database: Postgres) -> None:
+    tenants = Tenants(kube, f"{database.url()}?sslmode=disable")
+    connecting.limit_waiting()
+    try:
+        with tenants._administrator() as connection, connection.cursor() as cursor:
+            cursor.execute("show lock_timeout")
+            assert cursor.fetchone() == (f"{connecting.LIMITED_LOCK}s",)
+            assert connection.get_dsn_parameters()["keepalives_idle"] == "10"
+        url = str(tenants.url(Metadata(name="reviews", namespace=team.namespace)))
+        assert tenants.provision(team.namespace, url)
+    finally:
+        connecting.limit_waiting(False)
     psycopg2.connect(url.replace("+psycopg2", "")).close()
 
 
