@@ -11,7 +11,7 @@ import time
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.errors import StorageUnreachableError
+from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError
 from hpstudy.trials.budget import Next
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
@@ -172,9 +172,9 @@ class Driver(Leader):
             self._slots.note_out_of_memory()
         try:
             outcome = self._loop.tell(attempt.assignment, outcome)
-        except (StorageUnreachableError, InvalidStudyError):
-            raise
         except Exception as error:
+            if not _is_of_the_trial(error):
+                raise
             _log.exception("the end of trial %d was refused", attempt.number)
             outcome = Outcome(failure=Failure.ERROR, message=_refused("end", error))
             outcome = self._loop.tell(attempt.assignment, outcome)
@@ -228,9 +228,9 @@ class Driver(Leader):
         """Record it and answer. What storage, sampler or pruner cannot take ends this trial, and no other."""
         try:
             prune = self._loop.report(attempt.assignment, report.step, report.metrics, past=report.past)
-        except (StorageUnreachableError, InvalidStudyError):
-            raise
         except Exception as error:
+            if not _is_of_the_trial(error):
+                raise
             _log.exception("a report of trial %d was refused", attempt.number)
             attempt.decided = attempt.decided or (Failure.ERROR, _refused("report", error))
             self._abort(attempt)
@@ -309,6 +309,11 @@ class Driver(Leader):
     def _end_session(self, session: Session) -> None:
         for node in session.waiting_for:
             self._nodes.send(node, Abort(number=session.launch))
+
+
+def _is_of_the_trial(error: Exception) -> bool:
+    """Whether an error is of what this trial said, and not of its study or of a storage that is away."""
+    return isinstance(error, StorageRefusedError) or not isinstance(error, (StorageUnreachableError, InvalidStudyError))
 
 
 def _refused(what: str, error: Exception) -> str:
