@@ -14,16 +14,15 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import NullPool
 
 from hpstudy.storage.connecting import connect_args, lock_seconds
 
 _SILENCE_SECONDS = 60
 _MAX_USER_LOCK = 60
-_POLL_SECONDS = 0.01
-"""Between two tries, where what holds the locks knows no wait of a fraction of a second."""
-_LOCK_NOT_AVAILABLE = "55P03"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POLL_SECONDS = 0.02
+"""Between two tries, where what holds the locks cannot be waited for that long."""
 
 
 class _Locks(Protocol):
@@ -108,20 +107,15 @@ class _AdvisoryLocks:
     def acquire(self, name: str, seconds: float) -> bool:
         # The schema is part of the key: tenants of one database must not meet in a lock.
         key = {"key": self._key(name)}
-        taken = bool(self._connection.execute(text("select pg_try_advisory_lock(:key)"), key).scalar())
-        if taken or not seconds:
-            return taken
-        # Those who wait have their turns in order.
         if seconds == math.inf:
             self._connection.execute(text("select pg_advisory_lock(:key)"), key)
             return True
-        limited = text("select set_config('lock_timeout', :limit, true), pg_advisory_lock(:key)")  # for the statement
-        try:
-            self._connection.execute(limited, {"limit": f"{math.ceil(seconds * 1000)}ms", **key})
-        except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE:
-                raise
-            return False
+        # Not lock_timeout: a lock that is granted in the moment of the time-out stays with the session.
+        deadline = time.monotonic() + seconds
+        while not self._connection.execute(text("select pg_try_advisory_lock(:key)"), key).scalar():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
         return True
 
     def release(self, name: str) -> None:

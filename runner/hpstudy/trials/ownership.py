@@ -19,7 +19,7 @@ group whose trial reports nothing would not notice before that trial's end."""
 _RETURN_SECONDS = 3 * KEEP_SECONDS
 """After a restart, how long a free lock may mean that its group has not looked yet."""
 TURN_SECONDS = 0.2
-"""For how long to wait in turn while another group takes a trial. It has one in milliseconds, unless its sampler fits a
+"""For how long to try while another group takes a trial. It has one in milliseconds, unless its sampler fits a
 model: meanwhile this group has its own trials to listen to."""
 _BUSY_SECONDS = (0.05, 0.15)
 """After which to wait again; not the same for all, so that groups do not meet again."""
