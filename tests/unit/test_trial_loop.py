@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -229,7 +230,8 @@ def test_a_starting_group_leaves_alone_what_another_is_making(
     storage_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It does not wait either for the operator's word on how that one ended."""
-    monkeypatch.setattr(explaining.time, "sleep", lambda _: pytest.fail("it waits for a word"))
+    never = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: pytest.fail("it waits for a word"))
+    monkeypatch.setattr(explaining, "time", never)
     with TrialLoop(spec(parallelism=2), storage_url, NAME, 0) as loop:
         record_settings(loop.study, spec(parallelism=2))
         with loop._locks.holding(loop._locks.budget):
