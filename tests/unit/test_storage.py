@@ -1,6 +1,7 @@
 """Databases of every kind: opened by many at once, with tables of other versions, and left without a trace."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -132,6 +133,35 @@ def test_a_lock_is_one_holders_until_that_one_is_gone(storage_url: str) -> None:
         assert theirs.acquire("b", wait=False)
     with SessionLocks(url) as next_:
         assert next_.acquire("a" * 200, wait=False)
+
+
+def test_a_turn_that_is_tried_for_is_one_holders_and_leaves_nothing_behind(storage_url: str) -> None:
+    """By many who have little patience: some give up in the moment in which the lock becomes free."""
+    url = parse_url(storage_url).render_as_string(hide_password=False)
+    inside = 0
+    together: list[int] = []
+    turns: list[int] = []
+    refusals: list[int] = []
+
+    def go(_: int) -> None:
+        nonlocal inside
+        with SessionLocks(url) as mine:
+            for attempt in range(30):
+                with mine.trying("turn", 0.002 * (attempt % 4)) as mine_now:
+                    (turns if mine_now else refusals).append(attempt)
+                    if mine_now:
+                        inside += 1
+                        time.sleep(0.003)
+                        together.append(inside)
+                        inside -= 1
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(go, range(6)))
+    with SessionLocks(url) as next_:
+        assert next_.acquire("turn", wait=False), "nobody has it any more"
+    assert set(together) == {1}
+    assert turns
+    assert refusals
 
 
 def test_locks_of_two_databases_of_one_server_do_not_meet(maria: MariaDB) -> None:
