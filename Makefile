@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest -q
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: help quickstart test test-unit test-training test-ranks test-samplers test-api test-cluster verify format crds cluster cluster-down images demo bench bench-samplers bench-pruning gpu-check clean
+.PHONY: help quickstart test test-unit test-storage test-training test-ranks test-samplers test-api test-cluster verify format crds cluster cluster-down images demo bench bench-samplers bench-pruning gpu-check clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,11 +22,15 @@ examples/data/reviews.csv: examples/fetch_reviews.py
 	@hack/venv.sh runner
 	@$(BIN)/python examples/fetch_reviews.py && touch $@
 
-test: verify test-unit test-training test-ranks test-samplers test-api test-cluster ## Everything: checks, unit, training, rank, sampler, API and cluster tests
+test: verify test-unit test-storage test-training test-ranks test-samplers test-api test-cluster ## Everything: checks, unit, storage, training, rank, sampler, API and cluster tests
 
-test-unit: examples/data/reviews.csv ## The packages alone, with real PostgreSQL
+test-unit: examples/data/reviews.csv ## The packages alone
 	@hack/venv.sh dev
 	@$(PYTEST) $(PARALLEL) tests/unit --ignore=tests/unit/samplers
+
+test-storage: ## What is kept in a database: SQLite, real PostgreSQL and MariaDB
+	@hack/venv.sh dev
+	@$(PYTEST) $(PARALLEL) tests/storage
 
 test-training: examples/data/reviews.csv ## What trains: tasks, the Trainer, searches, the examples
 	@hack/venv.sh dev

@@ -1,23 +1,5 @@
-"""What the tests of the packages share."""
+"""What the tests of this folder share."""
 
-from collections.abc import Iterator
-from typing import Any
+from tests.support.migrations import migrations_are_read_once
 
-import pytest
-from optuna.storages._rdb.storage import _VersionManager
-
-
-@pytest.fixture(scope="session", autouse=True)
-def migrations_are_read_once() -> Iterator[None]:
-    """Optuna reads all its migrations at each opening of a storage: a tenth of a second, hundreds of times here."""
-    read: list[Any] = []
-    original = _VersionManager._create_alembic_script
-
-    def once(manager: _VersionManager) -> Any:
-        if not read:
-            read.append(original(manager))
-        return read[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_VersionManager, "_create_alembic_script", once)
-        yield
+__all__ = ["migrations_are_read_once"]

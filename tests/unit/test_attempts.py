@@ -62,10 +62,11 @@ def test_without_a_result_it_is_what_ended_it(heard: dict[str, Any], ended: tupl
         {"stopping": True, "causes": [PEER]},
         {"lost": GONE},
         {"lost": GONE, "causes": [PEER]},
-        {"causes": [PEER, KILLED]},
+        {"lost": GONE, "causes": [PEER, KILLED]},
+        {"causes": [PEER]},
     ],
 )
-def test_a_result_counts_whatever_ended_the_ranks_after_it(after: dict[str, Any]) -> None:
+def test_a_result_counts_when_the_ranks_are_ended_after_it(after: dict[str, Any]) -> None:
     assert judged(result=RESULT, **after) == (0.5,)
     assert judged(result=Result(metrics={}, pruned=True), **after) == ("pruned",)
     assert judged(result=Result(metrics={"loss": float("nan")}), **after)[0] is Failure.METRIC_MISSING
@@ -77,7 +78,10 @@ def test_a_result_counts_whatever_ended_the_ranks_after_it(after: dict[str, Any]
         ({"causes": [RAISED]}, (Failure.ERROR, RAISED.message)),
         ({"causes": [PEER, RAISED], "lost": GONE}, (Failure.ERROR, RAISED.message)),
         ({"causes": [RAISED], "decided": TIMEOUT}, TIMEOUT),
+        ({"causes": [PEER, KILLED]}, (Failure.ERROR, KILLED.message)),
     ],
 )
-def test_a_rank_that_raised_after_rank_zero_s_result_has_failed(after: dict[str, Any], ended: tuple[Any, ...]) -> None:
+def test_a_rank_that_fails_after_rank_zero_s_result_fails_the_trial(
+    after: dict[str, Any], ended: tuple[Any, ...]
+) -> None:
     assert judged(result=RESULT, **after) == ended

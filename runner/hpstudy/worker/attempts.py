@@ -98,8 +98,8 @@ class Attempt:
 
     def _failure(self) -> tuple[Failure, str] | None:
         cause = root_cause(self.causes)
-        if self.result is not None and (cause is None or cause.kind is not Kind.RAISED):
-            return None  # its checkpoint is published: what ended the ranks after that undoes nothing
+        if self.result is not None and not self._failed_itself(cause):
+            return None  # its checkpoint is published: that we end the ranks after that undoes nothing
         if self.decided:
             return self.decided
         if self.stopping:
@@ -111,3 +111,9 @@ class Attempt:
                 _log.error("trial %d failed on rank %d\n%s", self.number, cause.rank, cause.traceback)
             return cause.failure, cause.message
         return Failure.ERROR, "the ranks ended without a result"
+
+    def _failed_itself(self, cause: Cause | None) -> bool:
+        """Whether a rank failed, though rank zero had its result: by an error, or by a kill that nobody here meant."""
+        if cause is None or cause.kind is Kind.SECONDARY:
+            return False
+        return cause.kind is Kind.RAISED or not (self.decided or self.stopping or self.lost)

@@ -36,6 +36,8 @@ def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes
         RecordedError: this rank failed and another one did not come; torch's launcher ends them all.
     """
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
+    # Now: of a single process the Trainer takes these variables away.
+    is_first, node = os.environ["LOCAL_RANK"] == "0", int(os.environ["GROUP_RANK"])
     link = DriverLink(address, key) if os.environ["RANK"] == "0" else None
     seed_generators()
     baseline = Baseline.take()
@@ -44,8 +46,8 @@ def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes
     while (given := ranks.share(following)) is not None:
         ended, cause = _attempt(form, given, setting, link)
         cause = ranks.end(cause)
-        if setting.spec.checkpoints is None and os.environ["LOCAL_RANK"] == "0":  # now no rank writes there any more
-            remove_local(setting.output, given.number, int(os.environ["GROUP_RANK"]), stored=False)
+        if setting.spec.checkpoints is None and is_first:  # now no rank writes there any more
+            remove_local(setting.output, given.number, node, stored=False)
         if link is not None:
             if cause is not None:
                 link.failed(cause)

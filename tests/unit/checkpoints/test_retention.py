@@ -18,8 +18,8 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
 from hpstudy.trials.retention import to_remove
+from tests.storage.stored import snapshot_of
 from tests.support.builders import spec
-from tests.unit.stored import snapshot_of
 
 RUNNING, WAITING = TrialState.RUNNING, TrialState.WAITING
 TWO = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "maximize"}]

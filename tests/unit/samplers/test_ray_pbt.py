@@ -23,8 +23,8 @@ from hpstudy.training.trial import Trial
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
+from tests.storage.stored import opened, trials_of
 from tests.support.builders import spec
-from tests.unit.stored import opened, trials_of
 
 STEPS = 12
 GROUPS = 6

@@ -14,8 +14,8 @@ from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.unit.seeded_studies import LISTS, complete, initial, middle, take
-from tests.unit.stored import NAME, trials_of
+from tests.storage.seeded_studies import LISTS, complete, initial, middle, take
+from tests.storage.stored import NAME, trials_of
 
 
 class TestInitialTrials:
@@ -108,7 +108,7 @@ class TestInitialTrials:
 class TestInitialTrialsOfADefineByRunSpace:
     def study(self, *given: dict[str, Any]) -> StudySpec:
         return initial(
-            list(given), searchSpace={"python": "tests.unit.seeded_studies:made_up"}, budget={"maxFailedTrials": 0}
+            list(given), searchSpace={"python": "tests.storage.seeded_studies:made_up"}, budget={"maxFailedTrials": 0}
         )
 
     def test_their_values_are_taken(self, url: str) -> None:

@@ -11,8 +11,8 @@ from hpstudy.api.study import Parameter, SearchSpace, StudySpec
 from hpstudy.api.trials import Trial
 from hpstudy.storage import attributes
 from hpstudy.storage.opening import open_storage, open_study
+from tests.storage.stored import NAME
 from tests.support.builders import spec
-from tests.unit.stored import NAME
 
 SPACE = {"parameters": {"x": {"type": "float", "low": 0, "high": 1}}}
 OTHER = {"parameters": {"x": {"type": "float", "low": 0, "high": 2}}}

@@ -17,10 +17,10 @@ from hpstudy.storage.opening import open_engine, open_storage
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.storage.stored import NAME, trials_of
 from tests.support.builders import spec
 from tests.support.mariadb import MariaDB
 from tests.support.postgres import Postgres
-from tests.unit.stored import NAME, trials_of
 
 TOO_LONG = "x" * 70_000
 """For an attribute in MySQL."""

@@ -13,10 +13,10 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
+from tests.storage.stored import NAME, trials_of
 from tests.support.builders import spec
 from tests.support.forkserver import PROCESSES
 from tests.support.postgres import Postgres
-from tests.unit.stored import NAME, trials_of
 
 GROUPS = 8
 GOAL_AT = 12

@@ -16,8 +16,8 @@ from hpstudy.storage.settings import record_settings
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
+from tests.storage.stored import NAME, opened, snapshot_of, trials_of
 from tests.support.builders import spec
-from tests.unit.stored import NAME, opened, snapshot_of, trials_of
 
 TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}]
 

@@ -18,8 +18,8 @@ from hpstudy.storage import attributes
 from hpstudy.storage.pareto import Direction, hypervolume
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude, conclude_pruned
+from tests.storage.stored import NAME, opened, snapshot_of, trials_of
 from tests.support.builders import spec
-from tests.unit.stored import NAME, opened, snapshot_of, trials_of
 
 SPACE = {"parameters": {"x": {"type": "float", "low": -2, "high": 2}, "y": {"type": "float", "low": -2, "high": 2}}}
 TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "eval_size", "direction": "minimize"}]

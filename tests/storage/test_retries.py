@@ -25,9 +25,9 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from hpstudy.trials.retries import has_retry
+from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
 from tests.support.forkserver import PROCESSES
-from tests.unit.stored import NAME, snapshot_of, trials_of
 
 ONCE_EACH = {"error": 1, "oom": 1, "metricMissing": 1, "timeout": 1, "preempted": 1, "lost": 1}
 

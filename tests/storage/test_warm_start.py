@@ -18,9 +18,9 @@ from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.trials.budget import Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
+from tests.storage.seeded_studies import FLAT, LISTS, SPACE, complete, initial, made_up, middle, take
+from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
-from tests.unit.seeded_studies import FLAT, LISTS, SPACE, complete, initial, made_up, middle, take
-from tests.unit.stored import NAME, snapshot_of, trials_of
 
 
 def other_study(
@@ -248,4 +248,4 @@ class TestWarmStart:
 
     def test_a_define_by_run_space_cannot_check_them(self) -> None:
         with pytest.raises(InvalidStudyError, match="has no bounds to check other trials by"):
-            check_algorithms(warm(searchSpace={"python": "tests.unit.seeded_studies:made_up"}))
+            check_algorithms(warm(searchSpace={"python": "tests.storage.seeded_studies:made_up"}))

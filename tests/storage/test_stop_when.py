@@ -14,8 +14,8 @@ from hpstudy.samplers.build import check_algorithms
 from hpstudy.trials.budget import Next, Verdict, judge
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
+from tests.storage.stored import NAME, snapshot_of
 from tests.support.builders import spec
-from tests.unit.stored import NAME, snapshot_of
 
 STAGNATION = {"improvement": {"name": "BestValueStagnationEvaluator", "options": {"max_stagnation_trials": 2}}}
 

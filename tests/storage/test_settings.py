@@ -17,8 +17,8 @@ from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
-from tests.unit.stored import NAME, snapshot_of, trials_of
 
 
 def take(loop: TrialLoop) -> Assignment:
