@@ -134,23 +134,21 @@ class Bench:
             team.poke(name)
             time.sleep(0.3)
 
-    def settle(self, studies: list[tuple[Team, str]]) -> None:
-        """End the studies, an hour ago."""
-        for team in self.teams:
-            for found in self.api.list("hpstudies", team.namespace):
-                team.edit({"budget": {"maxTrials": 1}}, found["metadata"]["name"])
-        for team, name in studies:
-            if not team.status(name).get("trials", {}).get("complete"):
-                stored = stored_study_name(parse_study(team.study(name)).metadata)
+    def settle(self) -> None:
+        """End all studies, an hour ago."""
+        studies = [(team, found) for team in self.teams for found in self.api.list("hpstudies", team.namespace)]
+        for team, found in studies:
+            name = found["metadata"]["name"]
+            if not found.get("status", {}).get("trials", {}).get("complete"):
+                stored = stored_study_name(parse_study(found).metadata)
                 sql = _TRIALS.format(schema=f"hpstudy_{team.namespace}", study=stored, first=0, last=0)
                 self.database.sql(sql)
-            team.poke(name)
-        until(lambda: self._count("Succeeded") >= len(studies))
+            team.edit({"budget": {"maxTrials": 1}}, name)
+        until(lambda: self._count("Succeeded") == len(studies), every=5)
         long_ago = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for team in self.teams:
-            for found in self.api.list("hpstudies", team.namespace):
-                self.api.patch("hpstudies", team.namespace, found["metadata"]["name"],
-                               {"status": {"completionTime": long_ago}})  # fmt: skip
+        for team, found in studies:
+            change = {"status": {"completionTime": long_ago}}
+            self.api.patch("hpstudies", team.namespace, found["metadata"]["name"], change)
 
     def memory(self) -> float:
         """Of the operator, in MiB: resident."""
@@ -253,7 +251,7 @@ def measure(bench: Bench, studies: int, samples: int, tell: Callable[[str, Any],
     tell("memory, 15 trials in a study [MiB]", bench.memory())
     bench.insert_trials(team, name, 15, 15_000)
     tell("memory, 15,000 trials in a study [MiB]", bench.memory())
-    bench.settle(made)
+    bench.settle()
     tell("a minute at rest, settled", bench.at_rest())
     tell("memory, settled [MiB]", bench.memory())
 

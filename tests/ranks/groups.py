@@ -100,10 +100,13 @@ class Group:
     def kill(self, node: int) -> None:
         """As when the node goes away: every process of the pod, at once."""
         pod = self.pods[node]
-        for process in descendants(pod.pid or 0):
+        processes = descendants(pod.pid or 0)
+        for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         pod.join(10)
+        # One that writes to a disk may take a moment to end, and until then has its ports.
+        eventually(lambda: not any(map(alive, processes)), 10)
 
     def join(self, seconds: float = 120) -> list[int | None]:
         """Wait for the end of all pods; their exit codes."""
