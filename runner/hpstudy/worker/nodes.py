@@ -116,9 +116,11 @@ class Nodes:
         if isinstance(found, Link):
             self._others.append(found)
             return
-        _log.warning("refused a connection: %s", found)
         if isinstance(found, AuthenticationError):
+            _log.warning("refused a connection: %s", found)
             self._listener.distrust()
+        else:  # it gave up while this process was still busy, and comes again
+            _log.debug("a caller left: %s", found)
 
     def _read(self, link: "Link[bytes, bytes]") -> None:
         node = next((number for number, node in self._nodes.items() if node.link is link), None)
