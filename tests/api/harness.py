@@ -391,7 +391,8 @@ class Team:
             self.poke(name)
             time.sleep(CALM)
         assert self.api.written(self.namespace, 0), "it is the log of what is written"
-        assert self.api.written(self.namespace, since) == ()
+        written = self.api.written(self.namespace, since)
+        assert not written, written
 
 
 def _container(pod: Resource, state: Resource) -> Resource:
