@@ -18,7 +18,7 @@ from hpstudy.api.study import Study
 from hpstudy.storage import attributes
 from hpstudy.storage.bell import Pulse, hang, read_pulses, word_of
 from hpstudy.storage.ends import PodEnd, record_end
-from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.errors import StorageUnreachableError, storage_errors
 from hpstudy.storage.opening import open_storage, open_study, reopen_storage
 from hpstudy.storage.reading import StudySnapshot, longest_trial, read_from
 from hpstudy.storage.settings import record_settings
@@ -122,7 +122,7 @@ class Database:
             except StorageUnreachableError:
                 self._fail()
                 return [study.name for study in followed.values()]
-            except StorageRefusedError:
+            except InvalidStudyError:  # refused, or a certificate that the URL names is gone
                 return [study.name for study in followed.values()]
             moved = [study.name for name, study in followed.items() if pulses.get(name) != study.pulse]
             self._interval = BUSY_SECONDS if moved else min(2 * self._interval, CALM_SECONDS)

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.storage.urls import parse_url
+
 DATABASE_URL = "HPSTUDY_DATABASE_URL"
 RUNNER_IMAGE = "HPSTUDY_RUNNER_IMAGE"
 HEALTH_PORT = "HPSTUDY_HEALTH_PORT"
@@ -64,6 +67,7 @@ class Settings:
         wanted = (DATABASE_URL, RUNNER_IMAGE, HEALTH_PORT)
         if missing := [name for name in wanted if not environment.get(name)]:
             raise SettingsError(f"set {', '.join(missing)} in the operator's environment")
+        _check_database(environment[DATABASE_URL])
         if not environment[HEALTH_PORT].isdigit():
             raise SettingsError(f"{HEALTH_PORT} must be a port number")
         port = environment.get(WORKERS_DATABASE_PORT, "")
@@ -82,6 +86,15 @@ class Settings:
             lease=_lease(environment.get(LEASE, ""), environment.get(POD, "")),
             log_level=level,
         )
+
+
+def _check_database(url: str) -> None:
+    try:
+        parsed = parse_url(url)
+    except InvalidStudyError as error:
+        raise SettingsError(f"{DATABASE_URL}: {error.message}") from None
+    if parsed.get_backend_name() != "postgresql":
+        raise SettingsError(f"{DATABASE_URL}: the operator's own database must be PostgreSQL")
 
 
 def _lease(lease: str, holder: str) -> LeaseName | None:

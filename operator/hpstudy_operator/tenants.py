@@ -18,7 +18,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 from sqlalchemy import inspect
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from hpstudy.api.study import Metadata
 from hpstudy.api.workers import SecretKey
@@ -112,7 +112,7 @@ class Tenants:
 
     def is_within(self, url: str) -> bool:
         """Whether a URL is of the operator's database, by whichever role."""
-        other = parse_url(url)
+        other = make_url(url)  # which was read before: a file that it names may be gone by now
         return (other.host, other.port, other.database) == (self._host, self._port, self._admin.database)
 
     def provision(self, namespace: str, url: str) -> bool:

@@ -1,5 +1,7 @@
 """The chart as helm renders it. That the operator gets along with its rights is shown by every other test here."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,13 @@ import yaml
 from tests.api.harness import Api, eventually
 from tests.api.installed import CHART, helm
 from tests.support.apiserver import ApiServer
+from tests.support.processes import REPOSITORY
 
 _EXTERNAL = ("--set=postgresql.enabled=false", "--set=externalDatabase.secretName=db")
+_AUTHORITY = (
+    '--set-json=extraVolumes=[{"name":"ca","secret":{"secretName":"database-ca"}}]',
+    '--set-json=extraVolumeMounts=[{"name":"ca","mountPath":"/etc/database-ca","readOnly":true}]',
+)
 
 
 def rendered(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -34,7 +41,7 @@ def test_everything_that_is_rendered_is_taken(server: ApiServer) -> None:
     kubectl("label", "namespace", "system", "pod-security.kubernetes.io/enforce=restricted")
     target = ("--namespace=system", f"--kubeconfig={server.kubeconfig}", "--dry-run=server")
     helm("install", "another", str(CHART), *target, "--set=crds.install=false")
-    for (kind, _), workload in rendered().items():
+    for (kind, _), workload in rendered(*_AUTHORITY).items():
         if kind in {"Deployment", "StatefulSet", "Job"}:
             pod = pod_of(workload)
             pod["volumes"] += [{"name": "data", "emptyDir": {}}]  # the StatefulSet's claim
@@ -115,6 +122,29 @@ def test_an_external_database_replaces_ours() -> None:
     assert not any(kind in {"StatefulSet", "Secret", "Service"} for kind, _ in objects)
     (url, *_) = pod_of(objects["Deployment", "hpstudy"])["containers"][0]["env"]
     assert url["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "dsn"}
+
+
+def test_a_file_for_the_databases_url_is_mounted_into_the_operator_alone() -> None:
+    objects = rendered(*_EXTERNAL, *_AUTHORITY)
+    pod = pod_of(objects["Deployment", "hpstudy"])
+    assert {"name": "ca", "secret": {"secretName": "database-ca"}} in pod["volumes"]
+    assert {"name": "ca", "mountPath": "/etc/database-ca", "readOnly": True} in _container(
+        objects["Deployment", "hpstudy"]
+    )["volumeMounts"]
+    plain = pod_of(rendered(*_EXTERNAL)["Deployment", "hpstudy"])
+    assert [volume["name"] for volume in pod["volumes"]] == [*(v["name"] for v in plain["volumes"]), "ca"]
+    assert [volume["name"] for volume in pod_of(objects["Job", "hpstudy-release"])["volumes"]] == ["tmp"]
+    with pytest.raises(RuntimeError, match="mountPath"):
+        rendered("--set=extraVolumeMounts[0].name=ca")
+
+
+def test_the_documented_values_for_a_database_with_tls_mount_the_file_that_its_url_names(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    (values,) = re.findall(r"<<'EOF'\n(postgresql: .*?)\nEOF$", page, re.M | re.S)
+    (tmp_path / "values.yaml").write_text(values)
+    mounts = _container(rendered(f"--values={tmp_path}/values.yaml")["Deployment", "hpstudy"])["volumeMounts"]
+    (path,) = set(re.findall(r"sslrootcert=(/.+?)'", page))
+    assert str(Path(path).parent) in {mount["mountPath"] for mount in mounts}
 
 
 def test_workers_may_find_the_database_elsewhere() -> None:

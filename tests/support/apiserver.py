@@ -5,7 +5,6 @@ import contextlib
 import json
 import secrets
 import ssl
-import subprocess
 import tempfile
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from typing import Any
 
 from tests.support.kubectl import Kubectl, program
 from tests.support.processes import free_port, hack, running, wait_until
+from tests.support.tls import make_certificate
 
 #: What makes owner references, namespace deletion and ttlSecondsAfterFinished of Jobs work.
 COLLECTORS = ("garbage-collector-controller", "namespace-controller", "ttl-after-finished-controller")
@@ -104,7 +104,7 @@ def api_server(controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
         process = stack.enter_context(running(command, log))
         # The API server tries again only after seconds.
         wait_until(socket.is_socket, process, log)
-        certificate = _certificate(directory)
+        certificate = make_certificate(directory).file.read_bytes()
         token, port = secrets.token_hex(16), free_port()
         (directory / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
         server = ApiServer(f"https://127.0.0.1:{port}", directory, certificate)
@@ -156,15 +156,6 @@ def api_server(controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
                 )
             )
         yield server
-
-
-def _certificate(directory: Path) -> bytes:
-    """Make the server's key and self-signed certificate, which is the clients' authority too."""
-    key, certificate = directory / "server.key", directory / "server.crt"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=hpstudy-test"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *names], capture_output=True, check=True)
-    return certificate.read_bytes()
 
 
 def _ready(url: str, token: str, context: ssl.SSLContext) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import pymysql
 
 from tests.support.processes import free_port, hack, start, stop, unprivileged, wait_until
+from tests.support.tls import Certificate, make_certificate
 
 _OPTIONS = (
     "--no-defaults",
@@ -28,8 +29,9 @@ USER = PASSWORD = "hpstudy"
 class MariaDB:
     """A server with an administrator `hpstudy` (password `hpstudy`)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, certificate: Certificate | None) -> None:
         self.host, self.port = "127.0.0.1", free_port()
+        self.certificate = certificate
         self._directory = directory
 
     def url(self, database: str) -> str:
@@ -41,7 +43,13 @@ class MariaDB:
         with (
             contextlib.closing(
                 pymysql.connect(
-                    host=self.host, port=self.port, user=USER, password=PASSWORD, database=database, autocommit=True
+                    host=self.host,
+                    port=self.port,
+                    user=USER,
+                    password=PASSWORD,
+                    database=database,
+                    autocommit=True,
+                    ssl_ca=str(self.certificate.file) if self.certificate else None,
                 )
             ) as connection,
             connection.cursor() as cursor,
@@ -63,13 +71,17 @@ class MariaDB:
 
 
 @contextlib.contextmanager
-def mariadb() -> Iterator[MariaDB]:
-    """Run a MariaDB of the block's own."""
+def mariadb(*, tls: bool = False) -> Iterator[MariaDB]:
+    """Run a MariaDB of the block's own.
+
+    Args:
+        tls: it takes no connection without.
+    """
     program = hack("mariadb.sh")
     user = unprivileged("mysql")
     # Not below pytest's tmp_path, which only its owner may enter.
     directory = Path(tempfile.mkdtemp(prefix="hpstudy-maria-"))
-    server = MariaDB(directory)
+    server = MariaDB(directory, make_certificate(directory, user) if tls else None)
     process: subprocess.Popen[bytes] | None = None
     try:
         if user:
@@ -84,6 +96,9 @@ def mariadb() -> Iterator[MariaDB]:
         log = directory / "server.log"
         where = [f"--datadir={directory}/data", f"--socket={directory}/socket", f"--port={server.port}"]
         own = [f"--init-file={prepare}", f"--pid-file={directory}/pid"]
+        if server.certificate:
+            own += [f"--ssl-cert={server.certificate.file}", f"--ssl-key={server.certificate.key}"]
+            own += ["--require-secure-transport=on"]
         process = start([program, *_OPTIONS, *where, *own], log, user=user)
         wait_until(server.accepts, process, log)
         yield server

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.support.processes import free_port, hack, start, stop, unprivileged, wait_until
+from tests.support.tls import Certificate, make_certificate
 
 #: Nothing that is kept matters after the test.
 _SETTINGS = {
@@ -25,8 +26,9 @@ USER = PASSWORD = DATABASE = "postgres"
 class Postgres:
     """A server with a superuser `postgres` (password `postgres`), which may be stopped and started."""
 
-    def __init__(self, programs: Path, directory: Path, user: str | None) -> None:
+    def __init__(self, programs: Path, directory: Path, user: str | None, certificate: Certificate | None) -> None:
         self.host, self.port = "127.0.0.1", free_port()
+        self.certificate = certificate
         self._programs, self._directory, self._user = programs, directory, user
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -49,6 +51,9 @@ class Postgres:
         """Start, and return when connections are accepted."""
         log = self._directory / "server.log"
         settings = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": str(self._directory)}
+        if self.certificate:
+            settings |= {"ssl": "on", "ssl_cert_file": str(self.certificate.file)}
+            settings |= {"ssl_key_file": str(self.certificate.key)}
         options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         command = [str(self._programs / "postgres"), "-D", str(self._directory / "data"), *options]
         self._process = start(command, log, user=self._user)
@@ -66,17 +71,23 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
-    """Run a PostgreSQL of the block's own."""
+def postgres(*, tls: bool = False) -> Iterator[Postgres]:
+    """Run a PostgreSQL of the block's own.
+
+    Args:
+        tls: it takes no connection without.
+    """
     programs = Path(hack("postgres.sh"))
     user = unprivileged("postgres")
     # Not below pytest's tmp_path, which only its owner may enter.
     directory = Path(tempfile.mkdtemp(prefix="hpstudy-pg-"))
-    server = Postgres(programs, directory, user)
+    server = Postgres(programs, directory, user, make_certificate(directory, user) if tls else None)
     try:
         if user:
             shutil.chown(directory, user)
         _initdb(programs, directory, user)
+        if tls:
+            (directory / "data/pg_hba.conf").write_text("local all all trust\nhostssl all all all scram-sha-256\n")
         server.start()
         yield server
     finally:

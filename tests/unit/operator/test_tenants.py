@@ -33,6 +33,19 @@ def test_an_incomplete_environment_is_named(missing: str) -> None:
         Settings.from_environment({key: value for key, value in ENVIRONMENT.items() if key != missing})
 
 
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("postgresql://u:secret@db/x?sslmode=verify-full&sslrootcert=/nowhere/ca.crt", "sslrootcert .* is no file"),
+        ("mysql://u:secret@db/x", "must be PostgreSQL"),
+    ],
+)
+def test_a_database_that_the_operator_cannot_use_is_told_without_its_password(url: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=f"{DATABASE_URL}: .*{complaint}") as refusal:
+        Settings.from_environment({**ENVIRONMENT, DATABASE_URL: url})
+    assert "secret" not in str(refusal.value)
+
+
 def test_settings_do_not_show_the_password() -> None:
     assert "secret" not in repr(Settings.from_environment(ENVIRONMENT))
 
