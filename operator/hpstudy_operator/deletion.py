@@ -23,7 +23,7 @@ from hpstudy_operator.conditions import Change, State, is_true, merge, timestamp
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.events import emit
 from hpstudy_operator.groups import has_ended
-from hpstudy_operator.kube import Kube, Ref, Resource
+from hpstudy_operator.kube import ApiError, Kube, Ref, Resource
 from hpstudy_operator.observe import Snapshot, is_over
 from hpstudy_operator.outages import Outages
 from hpstudy_operator.results import is_held_up
@@ -95,14 +95,14 @@ class Deletion:
         if not _wants_removal(resource):
             return self._release(resource)
         deadline = datetime.fromisoformat(resource["metadata"]["deletionTimestamp"]) + PATIENCE
-        # Nobody may write afterwards: a worker that starts would make the study anew.
-        if self._end_workers(resource) and now < deadline:
-            return RETRY_SECONDS
         try:
+            # Nobody may write afterwards: a worker that starts would make the study anew.
+            if self._end_workers(resource) and now < deadline:
+                return RETRY_SECONDS
             self._remove(resource)
         except _OutOfReachError as error:
             return self._release(resource, str(error))
-        except (StorageUnreachableError, StorageRefusedError) as error:
+        except (StorageUnreachableError, StorageRefusedError, ApiError) as error:
             if now >= deadline:
                 return self._release(resource, f"it could not be removed for {PATIENCE}: {error}")
             self._tell_waiting(resource, error, deadline, now)
@@ -149,7 +149,8 @@ class Deletion:
             f"the study cannot be removed from the storage: {error}; it is tried again until {timestamp(deadline)}, "
             "then the trials stay there; with deletionPolicy: Retain nothing waits for it"
         )
-        reason = error.reason if isinstance(error, InvalidStudyError) else reasons.STORAGE_UNREACHABLE
+        otherwise = reasons.REFUSED if isinstance(error, ApiError) else reasons.STORAGE_UNREACHABLE
+        reason = error.reason if isinstance(error, InvalidStudyError) else otherwise
         state = State("StorageReady", "False", reason, message)
         status = dict(resource.get("status") or {})
         generation = int(resource["metadata"]["generation"])

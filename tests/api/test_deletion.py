@@ -16,7 +16,9 @@ from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants, tenant_name
 from tests.api.harness import CALM, Operator, Team, eventually, study
 from tests.api.installed import CHART, SYSTEM, helm
+from tests.api.policies import policy
 from tests.support.apiserver import ApiServer
+from tests.support.kubectl import KubectlError
 from tests.support.postgres import Postgres
 
 OURS = ("hpstudies", "jobs", "pods", "services", "configmaps", "secrets")
@@ -202,6 +204,55 @@ def test_a_database_that_stays_away_is_waited_for_until_patience_ends(
         database.start()
     (message,) = events(served, "StudyLeftInStorage")
     assert name in message
+    assert stored(served, database) == [name]
+
+
+def test_a_database_that_refuses_is_told_of_and_asked_again(served: Team, database: Postgres) -> None:
+    started(served, deletionPolicy="Delete")
+    schema = tenant_name(served.namespace)
+    database.sql(f"""
+        create function "{schema}".refuse() returns trigger language plpgsql as
+            $$ begin raise exception 'kept for the audit'; end $$;
+        create trigger refuse before delete on "{schema}".studies for each row execute function "{schema}".refuse();
+    """)
+    delete(served)
+    assert "kept for the audit" in served.until("StorageReady", "False", "StorageRefused")["message"]
+    assert finalizers(served) == [FINALIZER]
+    database.sql(f'drop trigger refuse on "{schema}".studies')
+    until_gone(served)
+    assert stored(served, database) == []
+
+
+def test_jobs_that_may_not_be_deleted_are_told_of_and_waited_for_until_patience_ends(
+    served: Team, database: Postgres, kube: Kube, tenants: Tenants
+) -> None:
+    name, other = (started(served, name, deletionPolicy="Delete") for name in ("reviews", "other"))
+    collectors = "request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
+    forbidding = policy(served.namespace, "DELETE", collectors, "workers stay")
+    served.kubectl.apply(*forbidding)
+
+    def is_forbidden() -> bool:
+        try:
+            served.kubectl("delete", "job", "reviews-0", "--dry-run=server")
+        except KubectlError as error:
+            return "workers stay" in str(error)
+        return False
+
+    eventually(is_forbidden, "the policy")
+    delete(served)
+    assert "workers stay" in served.until("StorageReady", "False", "Refused")["message"]
+    resource = served.study()
+    deletion, at = Deletion(kube, tenants), datetime.fromisoformat(resource["metadata"]["deletionTimestamp"])
+    assert deletion.advance(resource, at + PATIENCE - timedelta(seconds=1)) is not None
+    assert stored(served, database) == sorted([name, other]), "its workers may still write"
+    deletion.advance(served.study(), at + PATIENCE)
+    until_gone(served)
+    (message,) = events(served, "StudyLeftInStorage")
+    assert "workers stay" in message
+    delete(served, "other")
+    served.until("StorageReady", "False", "Refused", name="other")
+    served.kubectl("delete", *(f"{each['kind']}/{each['metadata']['name']}" for each in reversed(forbidding)))
+    until_gone(served, "other")
     assert stored(served, database) == [name]
 
 

@@ -14,6 +14,7 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.api.harness import Resource, Team, eventually, study
+from tests.api.policies import policy
 from tests.support.kubectl import KubectlError
 from tests.support.postgres import Postgres
 
@@ -212,20 +213,8 @@ def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> 
 
 def forbidding(namespace: str, image: str) -> list[Resource]:
     """What an administrator has against an image in a namespace."""
-    name, match = f"images.{namespace}", {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
-    validation = {
-        "expression": f"object.spec.template.spec.containers.all(c, c.image != '{image}')",
-        "message": "this image is not for us",
-        "reason": "Forbidden",
-    }
-    policy = {"matchConstraints": {"namespaceSelector": match, "resourceRules": [rule]}, "validations": [validation]}
-    binding = {"policyName": name, "validationActions": ["Deny"]}
-    group = "admissionregistration.k8s.io/v1"
-    return [
-        {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name}, "spec": policy},
-        {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": binding},
-    ]
+    images = f"object.spec.template.spec.containers.all(c, c.image != '{image}')"
+    return policy(namespace, "CREATE", images, "this image is not for us")
 
 
 def test_an_image_that_a_policy_forbids_stops_no_group_and_a_policy_no_other_change(served: Team) -> None:

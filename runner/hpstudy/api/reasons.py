@@ -42,7 +42,8 @@ INVALID_MODEL = "InvalidModel"
 # Accepted and Stalled
 REFUSED = "Refused"
 """The API server does not take an object of the study, and not for its content: an admission policy, a right that the
-operator lacks, a namespace that is being deleted."""
+operator lacks, a namespace that is being deleted. StorageReady of a deleted study: it does not let its Jobs go, or its
+Secret be read."""
 
 # StorageReady
 STORAGE_READY = "StorageReady"
