@@ -39,6 +39,9 @@ and a database may never come back; nothing that somebody wants to be rid of wai
 FINAL_PATIENCE = timedelta(hours=1)
 """From a study's success on, for a Job of ``onSuccess`` that cannot be made, before the time to live counts: a quota
 may be full for a while, and a mistake needs somebody to see it."""
+START_PATIENCE = timedelta(days=1)
+"""For the first pod of a Job of ``onSuccess`` to start, after which the time to live counts as if it had ended: a full
+cluster may have no room for hours, and an image that is not there never comes. Not while a queue holds the Job."""
 RETRY_SECONDS = 5.0
 """Between two attempts. A pod that ends is heard of at once."""
 
@@ -49,7 +52,8 @@ class _OutOfReachError(Exception):
 
 def expiry(resource: Resource) -> datetime | None:
     """When an HPStudy is to be deleted: ``ttlSecondsAfterFinished`` after its end and that of the Job of ``onSuccess``,
-    which is waited for in vain no longer than ``FINAL_PATIENCE``; None for one that stays."""
+    which is waited for in vain no longer than ``FINAL_PATIENCE`` to be made and ``START_PATIENCE`` to start; None for
+    one that stays."""
     status, ttl = resource.get("status") or {}, resource["spec"].get("ttlSecondsAfterFinished")
     if ttl is None or not is_over(resource) or "completionTime" not in status:
         return None
@@ -58,10 +62,12 @@ def expiry(resource: Resource) -> datetime | None:
         record = status.get("onSuccess") or {}
         if is_held_up(record):
             ended += FINAL_PATIENCE
-        elif "completionTime" not in record:
-            return None
-        else:
+        elif "completionTime" in record:
             ended = max(ended, datetime.fromisoformat(record["completionTime"]))
+        elif "waitingSince" in record:
+            ended = max(ended, datetime.fromisoformat(record["waitingSince"]) + START_PATIENCE)
+        else:
+            return None
     return ended + timedelta(seconds=ttl)
 
 

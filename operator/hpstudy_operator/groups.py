@@ -119,6 +119,11 @@ class Group:
         """Pods that have not ended, of this Job and of earlier ones."""
         return sum(1 for pod in (*self.pods, *self.leftovers) if not has_ended(pod))
 
+    @property
+    def ended_pods(self) -> int:
+        """Pods of this Job that have ended."""
+        return sum(1 for pod in self.pods if has_ended(pod))
+
     def kills(self, since: datetime | None) -> int:
         """Pods that were killed with SIGKILL after a moment, as one is that needs more memory than its limit. The Job
         replaces them for as long as it exists."""
@@ -172,13 +177,17 @@ class Group:
             return Finding(
                 reasons.CONTAINER_FAILED, f"{last_words(failed)}; the Job starts it again, after a growing delay"
             )
-        if not self.pods and self.job and now - parse_time(self.job["metadata"]["creationTimestamp"]) > POD_PATIENCE:
-            name, namespace = self.job["metadata"]["name"], self.job["metadata"]["namespace"]
-            return Finding(
-                reasons.PODS_MISSING,
-                f"the cluster makes no pods for Job {name!r}; kubectl -n {namespace} describe job {name} tells why",
-            )
-        return None
+        return self.missing(now)
+
+    def missing(self, now: datetime) -> Finding | None:
+        """That the cluster makes no pods for the Job."""
+        if self.pods or not self.job or now - parse_time(self.job["metadata"]["creationTimestamp"]) <= POD_PATIENCE:
+            return None
+        name, namespace = self.job["metadata"]["name"], self.job["metadata"]["namespace"]
+        return Finding(
+            reasons.PODS_MISSING,
+            f"the cluster makes no pods for Job {name!r}; kubectl -n {namespace} describe job {name} tells why",
+        )
 
     def _invalid(self) -> Finding | None:
         for pod in self._ended_badly():

@@ -24,6 +24,10 @@ LONG_LIFE = timedelta(days=1)
 """A Job that lived for longer before it gave up was no failed attempt: eleven failures in a row take about half an
 hour, and a group that is at work in between may have that many in some weeks."""
 
+MAX_ENDED_PODS = 50
+"""Of one Job. It keeps the pods that it replaced for as long as it lives, which may be months, and every pass reads
+them all: half a megabyte, by then. Four Jobs' worth of failures, so that none is forgotten that still counts."""
+
 
 @dataclass
 class Plan:
@@ -139,9 +143,11 @@ def _attempt_to_start(
             " does not have its trials: check that the workers and the operator use the same database",
         )
         return None
-    if is_stale and group.index not in snapshot.running_groups:
-        return 0  # one that trains ends its trial, and then itself
-    return None
+    if group.index in snapshot.running_groups:
+        return None  # it ends its trial first
+    if is_stale:
+        return 0
+    return group.attempt if group.ended_pods > MAX_ENDED_PODS else None
 
 
 def _attempt_after_failures(group: Group, moved: datetime | None) -> int | None:

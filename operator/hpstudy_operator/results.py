@@ -90,7 +90,7 @@ def plan_final(snapshot: Snapshot, status: Mapping[str, Any], now: datetime, *, 
     if before is None:
         return FinalPlan()
     if snapshot.final is not None and snapshot.final.generation == before["observedGeneration"]:
-        return FinalPlan(_look(before, snapshot.final))
+        return FinalPlan(_look(before, snapshot.final, now))
     if before["state"] in _ENDED:
         return FinalPlan(before)  # its Job may be gone
     if "startTime" in before:
@@ -163,11 +163,12 @@ def _make(
     return FinalPlan({**before, "trial": stored.winner.number}, apply=(job,))
 
 
-def _look(before: Record, final: Group) -> Record:
+def _look(before: Record, final: Group, now: datetime) -> Record:
     """What a Job that exists says."""
     assert final.job is not None
     record = {**before, "startTime": _utc(final.job["metadata"]["creationTimestamp"])}
     record.pop("message", None)
+    waited = record.pop("waitingSince", timestamp(now))
     status = final.job.get("status", {})
     for condition in status.get("conditions", []):
         if condition["status"] == "True" and condition["type"] == "Complete":
@@ -178,7 +179,9 @@ def _look(before: Record, final: Group) -> Record:
         return {**record, "state": "Pending", "message": "the Job is suspended until it is admitted"}
     if status.get("ready") or status.get("succeeded"):
         record["state"] = "Running"
-    if waiting := final.waiting():
+    elif record["state"] == "Pending" and not final.has_live_pods:
+        record["waitingSince"] = waited
+    if waiting := final.waiting() or final.missing(now):
         # The same words as of a worker's pod, but for where to mend it.
         record["message"] = shorten(waiting.message.replace("workers.template", "onSuccess.template"))
     return record
@@ -192,7 +195,7 @@ def _failure(final: Group, condition: Resource) -> str:
 
 
 def _end(record: Record, state: str, message: str | None, at: str | None) -> Record:
-    ended = {**record, "state": state}
+    ended = {key: value for key, value in record.items() if key != "waitingSince"} | {"state": state}
     return (
         ended
         | ({} if message is None else {"message": shorten(message)})

@@ -11,6 +11,7 @@ from hpstudy.api.names import stored_study_name
 from hpstudy.storage import attributes
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
+from hpstudy_operator.plan import MAX_ENDED_PODS
 from tests.api.harness import Resource, Team, eventually, study
 
 MEMORY = {"template": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "64Mi"}}}]}}}
@@ -106,6 +107,52 @@ def two_pods(served: Team) -> list[Resource] | None:
 
 def phase(pod: Resource) -> str:
     return str(pod["status"]["phase"])
+
+
+def test_a_job_whose_ended_pods_pile_up_is_made_anew_once_its_trial_has_ended(served: Team) -> None:
+    served.apply(study())
+    served.run_pods()
+    served.until("Running", "True")
+    (live,), before = served.pods(), served.job()["metadata"]["uid"]
+    with worker(served) as loop:
+        trial = take(loop)
+        served.poke()
+        served.kubectl("wait", "hps/reviews", "--for=jsonpath={.status.trials.running}=1", "--timeout=60s")
+        for number in range(MAX_ENDED_PODS + 1):
+            leave_pod(served, live, f"reviews-0-0-old{number}")
+        served.stays_quiet()
+        assert len(served.api.list("pods", served.namespace)) == MAX_ENDED_PODS + 2
+        assert served.job()["metadata"]["uid"] == before
+        loop.tell(trial, Outcome(values=(0.5,)))
+    served.poke()
+    eventually(lambda: renewed(served, before), "another Job")
+    served.run_pods()
+    served.until("Running", "True")
+    eventually(lambda: len(served.api.list("pods", served.namespace)) == 1, "the pods of the first Job to go")
+    assert served.condition("Failed")["status"] == "False"
+
+
+def renewed(served: Team, before: str) -> bool:
+    return bool(served.job()["metadata"]["uid"] != before)
+
+
+def leave_pod(served: Team, like: Resource, name: str) -> None:
+    """A pod of the same Job that told its worker to stop, long ago."""
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": like["spec"]}
+    assert served.api.create("pods", served.namespace, made) == ""
+    terminated = {"exitCode": 143, "reason": "Error", "finishedAt": "2026-01-01T00:00:00Z"}
+    container = {
+        "name": "worker",
+        "image": "runner:test",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": {"terminated": terminated},
+    }
+    served.set_pod(made, {"phase": "Failed", "containerStatuses": [container]})
+    # Now that it has ended: the Job controller removes a second pod of an index that has not.
+    kept = {key: like["metadata"][key] for key in ("labels", "annotations", "ownerReferences")}
+    served.api.patch("pods", served.namespace, name, {"metadata": kept})
 
 
 def test_retries_may_change_while_the_study_runs_and_the_last_error_ends_it(served: Team) -> None:

@@ -60,6 +60,8 @@ class OnSuccessStatus(ApiModel):
     """What it waits for, or why it failed."""
     start_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
     """When it was made."""
+    waiting_since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Since when it waits for a first pod to start; absent once one has, and while a queue holds it."""
     completion_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
     """When it succeeded or failed."""
     observed_generation: int

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpstudy.api import reasons
-from hpstudy_operator.deletion import FINAL_PATIENCE, expiry
+from hpstudy_operator.deletion import FINAL_PATIENCE, START_PATIENCE, expiry
 from tests.unit.operator.objects import EARLIER, study
 from tests.unit.operator.objects import over as ended
 
@@ -49,9 +49,21 @@ CASES: dict[str, tuple[dict[str, Any], datetime | None]] = {
         over(record=final("Pending", message="the Job is refused: no quota"), onSuccess=ON_SUCCESS),
         AT_ITS_END + FINAL_PATIENCE,
     ),
-    "the final Job waits for its image": (
-        over(record=final("Pending", message="no image", startTime=EARLIER.isoformat()), onSuccess=ON_SUCCESS),
+    "a queue holds the final Job": (
+        over(
+            record=final("Pending", message="the Job is suspended", startTime=EARLIER.isoformat()), onSuccess=ON_SUCCESS
+        ),
         None,
+    ),
+    "no pod of the final Job has started": (
+        over(
+            record=final("Pending", startTime=EARLIER.isoformat(), waitingSince=LATER.isoformat()), onSuccess=ON_SUCCESS
+        ),
+        LATER + START_PATIENCE + timedelta(seconds=TTL),
+    ),
+    "no pod of the final Job had started, long before the study went on and ended": (
+        over(record=final("Pending", waitingSince=(EARLIER - 2 * START_PATIENCE).isoformat()), onSuccess=ON_SUCCESS),
+        AT_ITS_END,
     ),
     "the final Job is no longer asked for": (over(record=final("Running")), AT_ITS_END),
 }

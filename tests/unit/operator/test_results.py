@@ -10,6 +10,7 @@ from hpstudy.api import reasons
 from hpstudy.api.names import LABEL_FINAL, LABEL_STUDY
 from hpstudy.api.status import BestTrial
 from hpstudy.api.success import OnSuccessStatus
+from hpstudy_operator.conditions import timestamp
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.final_job import build_final_job
 from hpstudy_operator.groups import Group
@@ -25,6 +26,7 @@ from tests.unit.operator.objects import (
     job,
     observed,
     over,
+    pod,
     ready_pod,
     stored,
     study,
@@ -134,6 +136,41 @@ class TestTheJob:
         held = final(resource)
         held["spec"]["suspend"] = True
         assert "admitted" in decided(seen(resource, held)).status["onSuccess"]["message"]
+
+    def test_since_when_it_waits_for_its_first_pod_is_written_down_until_that_starts(self) -> None:
+        resource = succeeded(pending(startTime="2026-03-01T11:59:58Z"))
+        made = final(resource, active=1)
+
+        def record(made: dict[str, Any], *pods: dict[str, Any], **before: Any) -> dict[str, Any]:
+            resource["status"]["onSuccess"] = pending(startTime="2026-03-01T11:59:58Z", **before)
+            found: dict[str, Any] = decided(seen(resource, made, *pods)).status["onSuccess"]
+            return found
+
+        waiting = waiting_pod(made, "ErrImagePull", "no such image")
+        assert record(made, waiting)["waitingSince"] == timestamp(NOW)
+        assert record(made, waiting, waitingSince="2026-03-01T11:00:00Z")["waitingSince"] == "2026-03-01T11:00:00Z"
+        # It runs, and its probe does not say yet that it is ready.
+        assert "waitingSince" not in record(made, pod(made), waitingSince="2026-03-01T11:00:00Z")
+        assert "waitingSince" not in record(final(resource, ready=1), waitingSince="2026-03-01T11:00:00Z")
+        # Its pod was evicted, and the next waits: the first one started.
+        assert "waitingSince" not in record(made, waiting, state="Running")
+        held = final(resource)
+        held["spec"]["suspend"] = True
+        assert "waitingSince" not in record(held, waitingSince="2026-03-01T11:00:00Z")
+        resource["status"]["onSuccess"] = record(made, waiting)
+        OnSuccessStatus.model_validate(resource["status"]["onSuccess"])
+        gone = decided(seen(resource)).status["onSuccess"]
+        assert (gone["state"], "waitingSince" in gone) == ("Failed", False)
+
+    def test_one_that_gets_no_pod_says_so(self) -> None:
+        resource = succeeded(pending(startTime="2026-03-01T11:00:00Z"))
+        made = final(resource)
+        assert "message" not in decided(seen(resource, made)).status["onSuccess"], "it is two seconds old"
+        made["metadata"]["creationTimestamp"] = "2026-03-01T11:00:00Z"
+        words = (
+            "the cluster makes no pods for Job 'reviews-final'; kubectl -n team describe job reviews-final tells why"
+        )
+        assert decided(seen(resource, made)).status["onSuccess"]["message"] == words
 
     def test_one_that_cannot_be_made_is_tried_again_every_minute(self) -> None:
         resource = succeeded(pending(message="the Job is refused: no quota"))

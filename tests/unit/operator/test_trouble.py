@@ -10,7 +10,7 @@ from hpstudy.api import reasons
 from hpstudy.api.status import TrialCounts
 from hpstudy_operator.conditions import timestamp
 from hpstudy_operator.decide import PENDING_SECONDS, Decision
-from hpstudy_operator.plan import MAX_ATTEMPTS
+from hpstudy_operator.plan import MAX_ATTEMPTS, MAX_ENDED_PODS
 from tests.unit.operator.objects import (
     EARLIER,
     NOW,
@@ -207,6 +207,37 @@ class TestGroupsThatGiveUp:
         decision = decided(observed(resource, old, pods=(*pods, pod(old, node=1))))
         assert (applied(decision), deleted(decision)) == ([], [])
         assert condition(decision, "Failed")[0] == "False"
+
+
+class TestPodsThatPileUp:
+    """Those that a Job has replaced: each pass reads them, and they go with the Job alone."""
+
+    @pytest.mark.parametrize(
+        ("codes", "training", "runs", "anew"),
+        [
+            ([137] * (MAX_ENDED_PODS + 1), (), True, True),
+            ([137, 143, 1] * MAX_ENDED_PODS, (), True, True),
+            ([137] * MAX_ENDED_PODS, (), True, False),
+            ([137] * (MAX_ENDED_PODS + 1), (0,), True, False),  # it ends its trial first
+            ([137] * (MAX_ENDED_PODS + 1), (0,), False, True),  # the last one's trial, which its successor takes over
+            ([137] * (MAX_ENDED_PODS + 1), (1,), True, True),
+        ],
+    )
+    def test_a_job_with_many_of_them_is_made_anew_between_two_trials(
+        self, codes: list[int], training: tuple[int, ...], runs: bool, anew: bool
+    ) -> None:
+        moved = {"lastTrialTime": at(0), "trials": TrialCounts(running=len(training), total=len(training)).model_dump()}
+        resource = study(status=moved)
+        made = job(resource, attempt=2)
+        ended = tuple(ended_pod(made, code) for code in codes)
+        live = (ready_pod(made),) if runs else ()
+        storage = stored(training=training, running=len(training))
+        decision = decided(observed(resource, made, pods=(*ended, *live), storage=storage))
+        assert deleted(decision) == ([("Job", "reviews-0")] if anew else [])
+        # The next Job waits for the pods of this one.
+        assert applied(decision) == ([("Job", "reviews-0")] if anew and not runs else [])
+        if decision.apply:
+            assert decision.apply[0]["metadata"]["annotations"]["hpstudy.io/attempt"] == "2", "no new attempts for it"
 
 
 def test_of_several_pods_that_failed_the_last_ones_words_are_told() -> None:
