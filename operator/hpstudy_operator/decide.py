@@ -109,7 +109,7 @@ def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: date
         states.append(storage_state(snapshot.storage))
     elif not any(condition["type"] == "StorageReady" for condition in snapshot.status.get("conditions", [])):
         states.append(State("StorageReady", "Unknown", reasons.NOT_STARTED, "not looked at yet"))
-    states += unfinished_states(snapshot, first_stall(snapshot, now))
+    states += unfinished_states(snapshot, first_stall(snapshot, now), now)
     start = _start_time(snapshot, now)
     status = build_status(snapshot, states, now, startTime=start, workers=_workers(snapshot))
     return Decision(status, _to_suspend(snapshot), requeue=requeue)
@@ -117,7 +117,7 @@ def _not_accepted(snapshot: Snapshot, error: InvalidStudyError | None, now: date
 
 def _without_storage(snapshot: Snapshot, storage: StorageView, now: datetime) -> Decision:
     stall = storage_stall(snapshot, storage, now) or first_stall(snapshot, now)
-    states = [accepted_state(), storage_state(storage), *unfinished_states(snapshot, stall)]
+    states = [accepted_state(), storage_state(storage), *unfinished_states(snapshot, stall, now)]
     status = build_status(snapshot, states, now, workers=_workers(snapshot))
     return Decision(status, _to_suspend(snapshot), requeue=POLL_SECONDS)
 
@@ -138,13 +138,13 @@ def _accepted(
         if not stored.counts.running or not snapshot.active_jobs:
             over = "Succeeded" if verdict.next is Next.SUCCEEDED else "Failed"
             return _finish(snapshot, states, over, Finding(verdict.reason, verdict.message), now)
-        states += unfinished_states(snapshot, first_stall(snapshot, now))
+        states += unfinished_states(snapshot, first_stall(snapshot, now), now)
         status = build_status(snapshot, states, now, workers=_workers(snapshot))
         return Decision(status, _to_suspend(snapshot), requeue=POLL_SECONDS)
     if snapshot.is_suspended:
         status = build_status(
             snapshot,
-            [*states, *unfinished_states(snapshot, None)],
+            [*states, *unfinished_states(snapshot, None, now)],
             now,
             completionTime=None,
             workers=_workers(snapshot),
@@ -166,7 +166,7 @@ def _accepted(
     stall = refused_stall(refused) or plan.stall or first_stall(snapshot, now)
     stall = stall or quiet_stall(snapshot, study.spec, moved, now)
     will_start = plan.starts_workers and not refused  # those that were made tell by themselves
-    states += unfinished_states(snapshot, stall, leaving=leaving(snapshot, study), will_start=will_start)
+    states += unfinished_states(snapshot, stall, now, leaving=leaving(snapshot, study), will_start=will_start)
     status = build_status(
         snapshot,
         states,

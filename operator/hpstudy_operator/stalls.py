@@ -21,6 +21,8 @@ TIMEOUT_PATIENCE = timedelta(minutes=10)
 LONGEST_TIMES = 5
 """A trial may well take several times as long as any before it (ten epochs after two); five times, and a look at its
 log is worth the while."""
+TOLD = 3
+"""Other pods that are named."""
 
 
 def first_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
@@ -46,22 +48,49 @@ def refusal(error: RefusedError) -> str:
     return f"{error.kind} {error.name!r} is refused: {error}"
 
 
+def ending_stall(snapshot: Snapshot, now: datetime) -> Finding | None:
+    """Pods of a suspended study that do not end, and hold what they have."""
+    stuck = [
+        (pod, since)
+        for group in snapshot.groups
+        for pod in (*group.pods, *group.leftovers)
+        if "deletionTimestamp" in pod["metadata"] and (since := _stuck_since(pod, now))
+    ]
+    if not stuck:
+        return None
+    first, *others = stuck
+    finding = _stuck(*first)
+    if not others:
+        return finding
+    more = [pod["metadata"]["name"] for pod, _ in others]
+    named = ", ".join(more[:TOLD]) + (f" and {len(more) - TOLD} more" if len(more) > TOLD else "")
+    return Finding(finding.reason, f"{finding.message}; so it is with {named}")
+
+
 def _pod_stall(group: Group, now: datetime) -> Finding | None:
     """A pod that neither starts nor ends, which holds its group up: also one of a Job that is gone."""
     if group.is_ready:
         return None
     for pod in (*group.pods, *group.leftovers):
-        since = None if has_ended(pod) or is_ready(pod) else _unready_since(pod)
-        if since is not None and now - since > READY_PATIENCE:
-            name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-            doing = "ending" if "deletionTimestamp" in pod["metadata"] else "starting"
-            where = f" on node {node}" if (node := pod["spec"].get("nodeName")) else ""
-            return Finding(
-                reasons.PODS_NOT_READY,
-                f"pod {name} has been {doing} since {timestamp(since)}{where};"
-                f" kubectl -n {namespace} describe pod {name} tells why",
-            )
+        if since := _stuck_since(pod, now):
+            return _stuck(pod, since)
     return None
+
+
+def _stuck_since(pod: Resource, now: datetime) -> datetime | None:
+    since = None if has_ended(pod) or is_ready(pod) else _unready_since(pod)
+    return since if since is not None and now - since > READY_PATIENCE else None
+
+
+def _stuck(pod: Resource, since: datetime) -> Finding:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    doing = "ending" if "deletionTimestamp" in pod["metadata"] else "starting"
+    where = f" on node {node}" if (node := pod["spec"].get("nodeName")) else ""
+    return Finding(
+        reasons.PODS_NOT_READY,
+        f"pod {name} has been {doing} since {timestamp(since)}{where};"
+        f" kubectl -n {namespace} describe pod {name} tells why",
+    )
 
 
 def _unready_since(pod: Resource) -> datetime | None:

@@ -1,9 +1,12 @@
 """What the conditions of a study say that is not over."""
 
+from datetime import datetime
+
 from hpstudy.api import reasons
 from hpstudy_operator.conditions import State
 from hpstudy_operator.groups import Finding
 from hpstudy_operator.observe import Snapshot
+from hpstudy_operator.stalls import ending_stall
 from hpstudy_operator.storages import StorageView
 
 
@@ -23,27 +26,31 @@ def storage_state(storage: StorageView) -> State:
 
 
 def unfinished_states(
-    snapshot: Snapshot, stall: Finding | None, *, leaving: str = "", will_start: bool = False
+    snapshot: Snapshot, stall: Finding | None, now: datetime, *, leaving: str = "", will_start: bool = False
 ) -> list[State]:
     """The conditions of a study that is not over.
 
     Args:
+        stall: what holds it up, unless it is suspended.
         leaving: what is to be said of groups that end.
     """
     return [
-        *(_suspended(snapshot) if snapshot.is_suspended else _at_work(snapshot, stall, leaving, will_start)),
+        *(_suspended(snapshot, now) if snapshot.is_suspended else _at_work(snapshot, stall, leaving, will_start)),
         State("Succeeded", "False", reasons.NOT_FINISHED, "the study is not over"),
         State("Failed", "False", reasons.NOT_FAILED, "the study has not failed"),
     ]
 
 
-def _suspended(snapshot: Snapshot) -> list[State]:
+def _suspended(snapshot: Snapshot, now: datetime) -> list[State]:
+    stall = ending_stall(snapshot, now)
     ending = sum(group.ending_pods for group in snapshot.groups)
     rest = f"; {ending} of its pods still end, and hand back what they train" if ending else ""
     return [
         State("Running", "False", reasons.SUSPENDED, f"the study is suspended{rest}"),
         State("Suspended", "True", reasons.SUSPENDED, "set spec.suspend to false, and the study goes on"),
-        State("Stalled", "False", reasons.SUSPENDED, "the study is suspended"),
+        State("Stalled", "True", stall.reason, stall.message)
+        if stall
+        else State("Stalled", "False", reasons.SUSPENDED, "the study is suspended"),
     ]
 
 

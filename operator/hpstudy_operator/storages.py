@@ -54,7 +54,7 @@ class StorageView:
     invalid: InvalidStudyError | None = None
     """Why the storage does not take the study."""
     identity: str = ""
-    """Of a storage that the study brings: another one, when its Secret names another."""
+    """Of a storage that the study or its namespace brings: another one, when the Secret names another."""
 
 
 class Storages:
@@ -135,7 +135,8 @@ class Storages:
             if error.reason in {reasons.STORAGE_UNREACHABLE, reasons.STORAGE_REFUSED, reasons.SCHEMA_MISMATCH}:
                 return StorageView(reference, error.reason, f"Secret {reference.name!r}: {error.message}")
             return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", invalid=error)
-        identity = _identity(url) if study.spec.storage else ""
+        is_ours = not study.spec.storage and self._tenants.is_within(url)
+        identity = "" if is_ours else _identity(url)
         return StorageView(reference, reasons.STORAGE_READY, "the storage is ready", snapshot, identity=identity)
 
     def forget(self, namespace: str, name: str) -> None:

@@ -309,8 +309,9 @@ def test_a_study_that_succeeded_goes_on_with_a_raised_budget(served: Team) -> No
     eventually(lambda: told(served).count("MaxTrialsReached") == 2, "an event for each end")
 
 
+@pytest.mark.parametrize("own", ["own", "hpstudy-storage"], ids=["the study's", "the namespace's"])
 def test_groups_start_again_where_the_secret_names_another_database_and_not_for_another_password(
-    served: Team, database: Postgres
+    served: Team, database: Postgres, own: str
 ) -> None:
     """Or two places would count the budget."""
     role = f"owner_{served.namespace}"
@@ -320,11 +321,11 @@ def test_groups_start_again_where_the_secret_names_another_database_and_not_for_
 
     def give(name: str, password: str) -> None:
         url = database.url(f"{served.namespace}-{name}", role, password)
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own"}, "stringData": {"url": url}}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": own}, "stringData": {"url": url}}
         served.kubectl.apply(secret)
 
     give("one", "old")
-    served.apply(study(storage={"secretRef": {"name": "own"}}))
+    served.apply(study(storage={"secretRef": {"name": own}} if own == "own" else None))
     running(served, "reviews-0")
     first = uid(served)
 

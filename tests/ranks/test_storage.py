@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import optuna
+from sqlalchemy.engine import make_url
 
 from hpstudy.worker.stopping import EXIT_PREEMPTED
 from tests.ranks.groups import Group, eventually, group
@@ -48,7 +49,7 @@ def test_a_worker_whose_password_was_changed_leaves_and_its_successor_loses_noth
 
 
 def test_the_pods_of_a_group_come_to_the_new_password_one_after_the_other(tmp_path: Path, database: Postgres) -> None:
-    """Their key is made from the URL: one that started with the old does not know the replacement of node 0."""
+    """Their key is made from the password: one that started with the old does not know the replacement of node 0."""
     name = "rotated_two"
     url = role(database, name)
     with group(tmp_path, "square", url=url, nodes=2, budget={"maxTrials": 1000}) as made:
@@ -89,6 +90,24 @@ def test_a_pod_that_comes_back_with_the_new_password_is_not_refused_for_ever(
         told(made, budget=made.study.spec.budget.model_copy(update={"max_trials": wanted}))
         made.start(0)
         assert made.join() == [0, 0]
+        assert made.states().count("COMPLETE") == wanted
+
+
+def test_a_pod_that_comes_back_with_another_host_of_the_database_joins_the_others(
+    tmp_path: Path, database: Postgres
+) -> None:
+    """The operator's database got another name, say, and by the old one it can still be reached."""
+    name = "moved"
+    url = role(database, name)
+    with group(tmp_path, "square", url=url, nodes=2, budget={"maxTrials": 1000}) as made:
+        eventually(lambda: _completed(made) >= 1)
+        made.kill(1)
+        made.url = make_url(url).set(host="localhost").render_as_string(hide_password=False)
+        assert made.url != url
+        made.start(1)
+        wanted = _completed(made) + 3
+        told(made, budget=made.study.spec.budget.model_copy(update={"max_trials": wanted}))
+        assert made.join() == [0, 0]  # node 0 is the one of the start
         assert made.states().count("COMPLETE") == wanted
 
 

@@ -137,6 +137,21 @@ def test_another_key_is_refused_on_both_ends(driver: Driver) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("postgresql://me:secret@old:5432/a", "postgresql://me:secret@new:5433/a?sslmode=require", True),
+        ("postgresql://me:s%40cret@old/a", "postgres://me:s%40cret@old/a", True),
+        ("postgresql://me:old@host/a", "postgresql://me:new@host/a", False),
+        ("postgresql://me@host/a", "postgresql://you@host/a", False),
+        ("sqlite:///a.db", "sqlite:///b.db", False),
+        ("no url", "another", False),
+    ],
+)
+def test_the_key_is_that_of_the_password_wherever_the_database_is(one: str, other: str, same: bool) -> None:
+    assert (shared_key(one) == shared_key(other)) is same
+
+
 def test_a_driver_that_is_busy_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:
     with serve_tcp(0) as server, pytest.raises(TimeoutError):
         connect(f"127.0.0.1:{server.getsockname()[1]}", KEY, 0.2)

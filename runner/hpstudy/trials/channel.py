@@ -17,6 +17,9 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import Any
 
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.storage.urls import parse_url
+
 Link = Connection
 """A connection that carries the bytes of messages."""
 
@@ -26,9 +29,17 @@ _MOST_CALLERS = 64  # whose handshakes are under way; the others wait for their 
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
-def shared_key(secret: str) -> bytes:
-    """The key of a group, from a secret that its pods share already (the storage's URL, with its password)."""
-    return hmac.new(b"hpstudy worker group", secret.encode(), hashlib.sha256).digest()
+def shared_key(url: str) -> bytes:
+    """The key of a group, from a secret that its pods share already: the password of the storage's URL.
+
+    Of the URL, because nothing else of it is secret, and a pod that is replaced reads it anew: the database may have
+    another host by then, while the others go on with the old one.
+    """
+    try:
+        secret = parse_url(url).password
+    except InvalidStudyError:
+        secret = None  # the driver says so
+    return hmac.new(b"hpstudy worker group", (secret or url).encode(), hashlib.sha256).digest()
 
 
 def serve_unix(path: Path) -> socket.socket:

@@ -48,6 +48,38 @@ class TestSuspend:
         assert decision.status["workers"] == {"desired": 0, "ready": 2}
         assert decision.requeue == POLL_SECONDS
 
+    @pytest.mark.parametrize(
+        ("minutes", "storage", "words"),
+        [
+            ([5], stored(complete=1, running=1), ""),
+            ([7], stored(complete=1, running=1), "pod lost-0 has been ending since 2026-03-01T11:53:00Z on node n1; "),
+            # What is else the matter holds up nothing that is suspended.
+            ([7], StorageView(SECRET, reasons.STORAGE_UNREACHABLE, "why"), "pod lost-0 has been ending since "),
+            ([7, 8], stored(running=1), "describe pod lost-0 tells why; so it is with lost-1"),
+            ([7] * 5 + [5], stored(running=1), "tells why; so it is with lost-1, lost-2, lost-3 and 1 more"),
+        ],
+    )
+    def test_pods_that_do_not_end_are_named(self, minutes: list[float], storage: StorageView, words: str) -> None:
+        resource = study(generation=2, suspend=True)
+        lost = [ready_pod(job(resource)) for _ in minutes]
+        for number, (left, ago) in enumerate(zip(lost, minutes, strict=True)):
+            left["spec"] = {**left["spec"], "nodeName": "n1"}
+            left["metadata"] |= {"name": f"lost-{number}", "deletionTimestamp": timestamp(NOW - timedelta(minutes=ago))}
+        decision = decided(observed(resource, leftovers=tuple(lost), storage=storage))
+        assert condition(decision, "Suspended")[0] == "True"
+        expected = ("True", reasons.PODS_NOT_READY) if words else ("False", reasons.SUSPENDED)
+        assert condition(decision, "Stalled") == expected
+        assert words in message(decision, "Stalled")
+        assert decision.requeue == POLL_SECONDS, "nobody tells when it has been too long"
+
+    def test_a_pod_that_has_not_begun_to_end_is_no_stall(self) -> None:
+        resource = study(generation=2, suspend=True)
+        made = job(resource)
+        unready = {"type": "Ready", "status": "False", "lastTransitionTime": timestamp(NOW - timedelta(hours=1))}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": unready["lastTransitionTime"]}
+        starting = pod(made, conditions=[scheduled, unready])
+        assert condition(decided(observed(resource, made, pods=(starting,))), "Stalled")[0] == "False"
+
     def test_at_rest_it_costs_nothing_and_is_neither_over_nor_stalled(self) -> None:
         resource = study(suspend=True, status={"startTime": "2026-03-01T09:00:00Z"})
         decision = decided(observed(resource, storage=stored(complete=1, waiting=1)))
