@@ -39,6 +39,11 @@ def timestamp(now: datetime) -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def parse_time(stamp: str) -> datetime:
+    """A time of the API server's."""
+    return datetime.fromisoformat(stamp)
+
+
 def merge(
     previous: Sequence[dict[str, Any]], states: Iterable[State], generation: int, now: datetime
 ) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from hpstudy.storage.bell import Pulse, hang, read_pulses, word_of
 from hpstudy.storage.ends import PodEnd, record_end
 from hpstudy.storage.errors import StorageUnreachableError, storage_errors
 from hpstudy.storage.opening import open_storage, open_study, reopen_storage
-from hpstudy.storage.reading import StudySnapshot, longest_trial, read_from
+from hpstudy.storage.reading import StudySnapshot, begun_trials, longest_trial, read_from
 from hpstudy.storage.settings import record_settings
 from hpstudy_operator.metrics import STORAGE_SECONDS
 from hpstudy_operator.outages import Outages
@@ -93,14 +93,20 @@ class Database:
         return bool(self._followed)
 
     def look(
-        self, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool = False
+        self,
+        study: Study,
+        generation: int,
+        ends: Mapping[int, PodEnd],
+        with_longest: bool = False,
+        with_begun: bool = False,
     ) -> StudySnapshot:
         """Prepare, tell and read: see :meth:`Storages.look`."""
         self._refuse_again(stored_study_name(study.metadata), generation)
         with self._outages.attempt(self._url), self._turn():
             self.used = time.monotonic()
             try:
-                return self._look(self._opened(study.metadata.namespace), study, generation, ends, with_longest)
+                storage = self._opened(study.metadata.namespace)
+                return self._look(storage, study, generation, ends, with_longest, with_begun)
             except StorageUnreachableError:
                 self._fail()
                 raise
@@ -202,6 +208,7 @@ class Database:
         generation: int,
         ends: Mapping[int, PodEnd],
         with_longest: bool,
+        with_begun: bool,
     ) -> StudySnapshot:
         name, metadata = stored_study_name(study.metadata), study.metadata
         followed = self._followed.get(name) or _Followed((metadata.namespace, metadata.name))
@@ -219,6 +226,8 @@ class Database:
             snapshot = read_from(connection, name, study.spec, followed.snapshot)
             if with_longest:
                 snapshot = replace(snapshot, longest=longest_trial(connection, name))
+            if with_begun:
+                snapshot = replace(snapshot, begun=begun_trials(connection, name))
         if not snapshot.counts.total:
             _prepare(storage, name, study)  # not started yet, or lost with its database: cheap, and makes sure
         followed.pulse, followed.snapshot = pulse, snapshot

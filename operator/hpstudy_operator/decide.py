@@ -10,8 +10,9 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Budget, Study
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.budget import Next, judge
-from hpstudy_operator.conditions import State, is_true, timestamp
+from hpstudy_operator.conditions import State, is_true, parse_time, timestamp
 from hpstudy_operator.groups import Finding
+from hpstudy_operator.kills import kill_records
 from hpstudy_operator.kube import Ref, RefusedError, Resource
 from hpstudy_operator.observe import Snapshot, has_lingered, is_settled
 from hpstudy_operator.plan import leaving, make_plan
@@ -155,7 +156,9 @@ def _accepted(
         return Decision(status, _to_suspend(snapshot), requeue=requeue)
 
     moved = last_movement(snapshot, now)
-    plan = make_plan(snapshot, study, storage, verdict.next, image, moved)
+    killed = kill_records(snapshot, moved, now)
+    idle = {record["group"]: parse_time(record["since"]) for record in killed or ()}
+    plan = make_plan(snapshot, study, storage, verdict.next, image, moved, idle)
     if plan.failure:
         others = tuple(
             Ref.to(group.job, "Job")
@@ -174,6 +177,7 @@ def _accepted(
         startTime=_start_time(snapshot, now, will_start=will_start),
         completionTime=None,
         workers=_workers(snapshot, study.spec.parallelism),
+        killedGroups=killed,
     )
     if refused:
         calm = REFUSED_SECONDS
@@ -219,6 +223,7 @@ def _finish(
         now,
         completionTime=completed or timestamp(now),
         workers={"desired": 0, "ready": 0},
+        killedGroups=None,
     )
     return Decision(status, delete, requeue=POLL_SECONDS)
 

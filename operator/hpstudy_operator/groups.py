@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from hpstudy.api import reasons
 from hpstudy_operator import names
 from hpstudy_operator.builders import EXIT_INVALID, EXIT_KILLED, EXIT_PREEMPTED
+from hpstudy_operator.conditions import parse_time
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import CONTAINER
 
@@ -148,17 +149,18 @@ class Group:
         """Pods that run."""
         return sum(1 for pod in self.pods if is_ready(pod))
 
-    def failure(self, kills: int = 0) -> Finding:
+    def failure(self, kills: int = 0, *, what: str = "failed") -> Finding:
         """Why the group has failed, from the worker's last words.
 
         Args:
             kills: of its pods, where they are the reason.
+            what: it does, if it has not failed yet.
         """
         if invalid := self._invalid():
             return invalid
         condition = self._gave_up()
         how = condition.get("message") or condition.get("reason") or f"{kills} of its pods were killed"
-        message = f"worker group {self.index} failed: {how}"
+        message = f"worker group {self.index} {what}: {how}"
         last = self._last_failed()
         return Finding(reasons.WORKER_GROUP_FAILED, f"{message}; {last_words(last)}" if last else message)
 
@@ -293,8 +295,3 @@ def _parse_verdict(message: str) -> Finding | None:
     except (ValueError, TypeError, KeyError):
         return None
     return Finding(reason if _CAMEL_CASE.match(reason) else reasons.WORKER_GROUP_FAILED, words)
-
-
-def parse_time(stamp: str) -> datetime:
-    """A time of the API server's."""
-    return datetime.fromisoformat(stamp)

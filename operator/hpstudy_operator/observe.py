@@ -146,7 +146,11 @@ def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime, *
         storage=None
         if study is None
         else storages.look(
-            study, int(resource["metadata"]["generation"]), _ends(groups), with_longest=_is_quiet(resource, now)
+            study,
+            int(resource["metadata"]["generation"]),
+            _ends(groups),
+            with_longest=_is_quiet(resource, now),
+            with_begun=any(group.kills(None) for group in groups),
         ),
         groups=groups,
         children=children,

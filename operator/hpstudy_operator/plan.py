@@ -1,5 +1,6 @@
 """The worker groups as they should be, against those that are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,8 +11,9 @@ from hpstudy.api.revision import fingerprint, revision
 from hpstudy.api.study import Study
 from hpstudy.trials.budget import Next
 from hpstudy_operator import builders, names
-from hpstudy_operator.conditions import is_true
-from hpstudy_operator.groups import Finding, Group, parse_time
+from hpstudy_operator.conditions import is_true, parse_time
+from hpstudy_operator.groups import Finding, Group
+from hpstudy_operator.kills import MAX_KILLS
 from hpstudy_operator.kube import Ref, Resource
 from hpstudy_operator.observe import Snapshot
 from hpstudy_operator.storages import StorageView
@@ -47,7 +49,13 @@ class Plan:
 
 
 def make_plan(
-    snapshot: Snapshot, study: Study, storage: StorageView, next_: Next, image: str, moved: datetime | None
+    snapshot: Snapshot,
+    study: Study,
+    storage: StorageView,
+    next_: Next,
+    image: str,
+    moved: datetime | None,
+    idle: Mapping[int, datetime],
 ) -> Plan:
     """Plan the worker groups of a study that is not over.
 
@@ -56,6 +64,7 @@ def make_plan(
         next_: what the budget says: ASK or WAIT.
         image: of the workers, for a template that names none.
         moved: when a trial last started or ended; None: none ever has.
+        idle: since when groups with killed pods have begun no trial.
     """
     plan = Plan()
     wanted, asked = revision(study.spec), fingerprint(study.spec)
@@ -74,6 +83,11 @@ def make_plan(
             # Between trials: what all of them share does not fit, and no failed trial will ever end the study.
             plan.failure = plan.failure or group.failure(kills)
             continue
+        if index in idle and (kills := group.kills(idle[index])) > builders.BACKOFF_LIMIT:
+            if kills > MAX_KILLS:
+                plan.failure = plan.failure or group.failure(kills)
+                continue
+            plan.stall = plan.stall or group.failure(kills, what="begins no trial")
         is_stale = _is_stale(group, wanted) or group.storage not in {"", storage.identity}
         is_changed = group.fingerprint != asked or is_true(snapshot.status, "Suspended")
         attempt = _attempt_to_start(plan, snapshot, group, next_, is_stale, moved, is_changed=is_changed)

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
-from hpstudy_operator.conditions import timestamp
-from hpstudy_operator.groups import Finding, Group, has_ended, is_ready, parse_time
+from hpstudy_operator.conditions import parse_time, timestamp
+from hpstudy_operator.groups import Finding, Group, has_ended, is_ready
 from hpstudy_operator.kube import EXCEEDED, RefusedError, Resource
 from hpstudy_operator.observe import QUIET, Snapshot
 from hpstudy_operator.storages import StorageView

@@ -91,7 +91,13 @@ class Storages:
         self._poller.start()
 
     def look(
-        self, study: Study, generation: int, ends: Mapping[int, PodEnd], *, with_longest: bool = False
+        self,
+        study: Study,
+        generation: int,
+        ends: Mapping[int, PodEnd],
+        *,
+        with_longest: bool = False,
+        with_begun: bool = False,
     ) -> StorageView:
         """Prepare the storage where that is needed, tell the workers what they cannot know, and read the study.
 
@@ -101,6 +107,7 @@ class Storages:
         Args:
             ends: how the latest pod of each worker group ended.
             with_longest: read how long the longest trial took, which is seldom of use.
+            with_begun: read how many trials each worker group has begun, which is, too.
         """
         namespace = study.metadata.namespace
         reference = study.spec.storage.secret_ref if study.spec.storage else TENANT_SECRET
@@ -124,7 +131,7 @@ class Storages:
                 f"--from-literal={reference.key}=postgresql://user:password@host:5432/database",
             )
         try:
-            snapshot = self._read(url, study, generation, ends, with_longest)
+            snapshot = self._read(url, study, generation, ends, with_longest, with_begun)
         except StorageUnreachableError as error:
             return StorageView(
                 reference,
@@ -182,7 +189,13 @@ class Storages:
         return secret_value(secret, reference.key) if secret else None
 
     def _read(
-        self, url: str, study: Study, generation: int, ends: Mapping[int, PodEnd], with_longest: bool
+        self,
+        url: str,
+        study: Study,
+        generation: int,
+        ends: Mapping[int, PodEnd],
+        with_longest: bool,
+        with_begun: bool,
     ) -> StudySnapshot:
         check_in_cluster(url)
         with self._guard:
@@ -192,7 +205,7 @@ class Storages:
         if earlier and earlier.database is not database:  # the Secret has another URL now
             self.forget(study.metadata.namespace, study.metadata.name)
         self._make_room(database)
-        snapshot = database.look(study, generation, ends, with_longest)
+        snapshot = database.look(study, generation, ends, with_longest, with_begun)
         self._follow(url, database, study.metadata)
         return snapshot
 

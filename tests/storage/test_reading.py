@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from hpstudy.storage import attributes
 from hpstudy.storage.bell import CHANNEL, hang, read_pulses
 from hpstudy.storage.opening import open_storage, open_study
-from hpstudy.storage.reading import longest_trial, read_snapshot
+from hpstudy.storage.reading import begun_trials, longest_trial, read_snapshot
 from tests.support.builders import spec
 from tests.support.postgres import Postgres
 
@@ -134,6 +134,25 @@ def test_the_longest_trial_is_one_that_ran_here_to_its_end(storage_url: str) -> 
     add(TrialState.PRUNED, 9)
     add(TrialState.COMPLETE, 8)
     assert longest() == 9
+    storage.engine.dispose()
+
+
+def test_each_group_s_own_trials_are_counted(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    study = open_study(storage, NAME, spec())
+
+    def begun() -> dict[int, int]:
+        with storage.engine.connect() as connection:
+            return begun_trials(connection, NAME)
+
+    assert begun() == {}
+    for group in (0, 11, 0):
+        study.ask(DISTRIBUTIONS).set_user_attr(attributes.GROUP, group)
+    study.tell(0, state=TrialState.FAIL)
+    study.ask(DISTRIBUTIONS)  # nobody's yet
+    taken = {attributes.GROUP: 0, attributes.TAKEN_FROM: ["another", 3]}
+    study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs=taken))
+    assert begun() == {0: 2, 11: 1}
     storage.engine.dispose()
 
 

@@ -91,6 +91,17 @@ class WorkerCounts(ApiModel):
     """Groups whose pods are all ready."""
 
 
+class KilledGroup(ApiModel):
+    """A worker group some of whose pods were killed (OOMKilled, say)."""
+
+    group: int
+    """Its index."""
+    trials: int
+    """Trials that it has begun."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """Since when it has begun no other, as far as the operator saw."""
+
+
 class StudyStatus(ApiModel):
     """What the operator saw last."""
 
@@ -128,5 +139,7 @@ class StudyStatus(ApiModel):
     """What was taken from the studies of warmStartFrom."""
     workers: WorkerCounts = WorkerCounts()
     """Worker groups."""
+    killed_groups: list[KilledGroup] | None = None
+    """Worker groups some of whose pods were killed. Bounded."""
     on_success: OnSuccessStatus | None = None
     """The Job of spec.onSuccess."""

@@ -62,6 +62,8 @@ class StudySnapshot(Tally):
     """Between the front and the objectives' references, where all have one."""
     longest: float | None = None
     """Seconds that the longest of the latest trials took, where it was asked for."""
+    begun: Mapping[int, int] = field(default_factory=dict)
+    """Trials that each worker group has begun, where it was asked for."""
     weighted: BestTrial | None = None
     """With several objectives and ``scalarize``: the trial of the front that is best by that."""
 
@@ -100,6 +102,15 @@ _LAST_FAILURE = text(
     left join trial_user_attributes b on b.trial_id = t.trial_id and b.key = :again
     where s.study_name = :study and t.state = 'FAIL' and b.trial_id is null
     order by t.datetime_complete desc, t.number desc limit 1
+    """
+)
+_BEGUN = text(
+    """
+    select a.value_json, count(*) from trials t
+    join studies s on s.study_id = t.study_id
+    join trial_user_attributes a on a.trial_id = t.trial_id and a.key = :group
+    left join trial_user_attributes w on w.trial_id = t.trial_id and w.key = :taken
+    where s.study_name = :study and w.trial_id is null group by a.value_json
     """
 )
 _LATEST = 1000
@@ -223,6 +234,12 @@ def read_from(connection: Connection, study: str, spec: StudySpec, known: StudyS
         hypervolume=best.hypervolume,
         weighted=best.weighted,
     )
+
+
+def begun_trials(connection: Connection, study: str) -> dict[int, int]:
+    """How many trials each worker group has begun."""
+    keys = {"study": study, "group": attributes.GROUP, "taken": attributes.TAKEN_FROM}
+    return {int(json.loads(group)): count for group, count in connection.execute(_BEGUN, keys)}
 
 
 def longest_trial(connection: Connection, study: str) -> float | None:

@@ -122,6 +122,7 @@ def stored(
     sampler: str | None = None,
     training: tuple[int, ...] = (),
     longest: float | None = None,
+    begun: dict[int, int] | None = None,
     **counts: int,
 ) -> StorageView:
     """A storage that is ready and has these trials."""
@@ -137,6 +138,7 @@ def stored(
         hypervolume=hypervolume,
         running_groups=frozenset(training),
         longest=longest,
+        begun=begun or {},
     )
     return StorageView(SECRET, reasons.STORAGE_READY, "the storage is ready", snapshot)
 

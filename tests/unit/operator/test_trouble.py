@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from hpstudy.api import reasons
-from hpstudy.api.status import TrialCounts
+from hpstudy.api.status import StudyStatus, TrialCounts
 from hpstudy_operator.conditions import timestamp
 from hpstudy_operator.decide import PENDING_SECONDS, Decision
+from hpstudy_operator.kills import MAX_KILLS, MAX_RECORDS
 from hpstudy_operator.plan import MAX_ATTEMPTS, MAX_ENDED_PODS
 from tests.unit.operator.objects import (
     EARLIER,
@@ -207,6 +208,68 @@ class TestGroupsThatGiveUp:
         decision = decided(observed(resource, old, pods=(*pods, pod(old, node=1))))
         assert (applied(decision), deleted(decision)) == ([], [])
         assert condition(decision, "Failed")[0] == "False"
+
+
+class TestAGroupThatIsKilledWhileOthersTrain:
+    """Group 1 has just ended a trial; the pods of group 0 were killed, one a minute, the last a minute ago."""
+
+    def judged(self, kills: int, begun: int, **before: Any) -> Decision:
+        status = {"lastTrialTime": at(0), "trials": TrialCounts(complete=3, total=3).model_dump(), **before}
+        resource = study(parallelism=2, status=status)
+        jobs = job(resource, 0, age=90 * 60), job(resource, 1)
+        killed = tuple(ended_pod(jobs[0], 137, reason="OOMKilled", finishedAt=at(ago + 1)) for ago in range(kills))
+        pods = (*killed, ready_pod(jobs[0]), ready_pod(jobs[1]))
+        return decided(observed(resource, *jobs, pods=pods, storage=stored(begun={0: begun, 1: 4}, complete=4)))
+
+    @pytest.mark.parametrize(
+        ("kills", "since", "begun", "stalled", "failed"),
+        [
+            (10, 60, 0, "False", "False"),
+            (11, 60, 0, "True", "False"),
+            (30, 5.5, 0, "False", "False"),  # five of them since its last trial
+            (30, 11.5, 0, "True", "False"),
+            (30, 60, 1, "False", "False"),  # it has just begun another
+            (MAX_KILLS, 60, 0, "True", "False"),
+            (MAX_KILLS + 1, 60, 0, "False", "True"),
+        ],
+    )
+    def test_only_its_own_trials_speak_for_it(
+        self, kills: int, since: float, begun: int, stalled: str, failed: str
+    ) -> None:
+        decision = self.judged(kills, begun, killedGroups=[{"group": 0, "trials": 0, "since": at(since)}])
+        assert (condition(decision, "Stalled")[0], condition(decision, "Failed")[0]) == (stalled, failed)
+        if "True" in (stalled, failed):
+            kind, what = ("Stalled", "begins no trial") if stalled == "True" else ("Failed", "failed")
+            told = f"worker group 0 {what}: {min(kills, int(since))} of its pods were killed; pod reviews-0"
+            assert message(decision, kind).startswith(told)
+        if failed == "False":
+            assert deleted(decision) == []
+
+    def test_since_when_it_begins_none_is_in_the_status(self) -> None:
+        first = self.judged(3, 2).status["killedGroups"]
+        assert first == [{"group": 0, "trials": 2, "since": at(0)}], "nothing is known of it before the last trial"
+        known = [{"group": 0, "trials": 2, "since": at(9)}]
+        assert self.judged(3, 2, killedGroups=known).status["killedGroups"] == known
+        assert self.judged(3, 3, killedGroups=known).status["killedGroups"] == [
+            {"group": 0, "trials": 3, "since": at(0)}
+        ]
+        assert "killedGroups" not in self.judged(0, 3, killedGroups=known).status
+        StudyStatus.model_validate({"killedGroups": first})
+
+    def test_a_template_that_is_corrected_replaces_it(self) -> None:
+        moved = {"lastTrialTime": at(0), "trials": TrialCounts(complete=3, total=3).model_dump()}
+        since = {"killedGroups": [{"group": 0, "trials": 0, "since": at(60)}]}
+        resource = study(generation=2, workers={"processesPerNode": 2}, status={**moved, **since})
+        old = job(study())
+        killed = tuple(ended_pod(old, 137, finishedAt=at(1)) for _ in range(11))
+        decision = decided(observed(resource, old, pods=killed, storage=stored(complete=4)))
+        assert (deleted(decision), applied(decision)[-1]) == ([("Job", "reviews-0")], ("Job", "reviews-0"))
+
+    def test_the_status_stays_small(self) -> None:
+        resource = study(parallelism=100)
+        jobs = [job(resource, index) for index in range(100)]
+        decision = decided(observed(resource, *jobs, pods=tuple(ended_pod(made, 137) for made in jobs)))
+        assert len(decision.status["killedGroups"]) == MAX_RECORDS
 
 
 class TestPodsThatPileUp:
