@@ -27,6 +27,7 @@ from hpstudy.search.ranks import Alone, Ended, Ranks, Several, root_of
 from hpstudy.search.results import best_runs, log_end
 from hpstudy.search.runs import Run
 from hpstudy.search.snapshot import Snapshot
+from hpstudy.search.sweeps import variables
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage
 from hpstudy.training.faults import is_out_of_memory, lost_a_peer
@@ -107,6 +108,8 @@ class Session:
                     _log.info("the worker group leaves: %s", task["leave"])
                     # What the script does with the best trial is for when there is one.
                     raise SystemExit(0)
+                os.environ.update(task["environment"])
+                baseline.environment.update(task["environment"])
                 self._run_trial(task, clean)
                 index += 1
             found = self._ranks.share(self._best)
@@ -160,12 +163,14 @@ class Session:
                 self._assignment, self._started = assigned, time.monotonic()
                 self._clock.start(assigned.number)
                 self._events.emit("trial", number=assigned.number, parameters=assigned.parameters)
+                task = {"number": assigned.number, "values": assigned.parameters, "known": None}
+                task["environment"] = variables(self._loop.study, self._plan.spec)
                 if self._plan.spec.backend != "optuna":
-                    return {"number": assigned.number, "values": assigned.parameters, "known": None}
+                    return task
                 given = self._given or SharedTrial(self._ranks, assigned.trial)
                 given.on_all_ranks(self._ask_more)
                 self._given = given
-                return {"number": assigned.number, "values": assigned.parameters, "known": given.describe()}
+                return task | {"known": given.describe()}
             if assigned.next is Next.LEAVE:
                 return {"leave": assigned.message}
             if assigned.next is Next.FAILED:

@@ -4,15 +4,19 @@ Their file, tests/trainer/test_trainer_hyperparameter.py, is in no package that 
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
 import optuna
 import pytest
+from transformers import TrainerCallback
 from transformers.utils.hp_naming import TrialShortNamer
 
 from hpstudy import hyperparameter_search
+from hpstudy.samplers.wandb_client import DEFAULT_PROJECT
 from tests.support.regression import LineConfig, LineModel, accuracy, trainer
+from tests.unit.samplers.wandb_loopback import ENTITY, wandb_server
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -113,6 +117,57 @@ def test_wandb_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert again.run_summary == best.run_summary
     assert set(again.hyperparameters) == {"a", "b", "assignments", "metric"}
     assert again.objective <= best.objective
+
+
+class SeesPlace(TrainerCallback):
+    """Notes what the Trainer's WandbCallback would read at the beginning of each trial."""
+
+    seen: ClassVar[list[tuple[str | None, str | None]]] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.seen.append((os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")))
+
+
+@pytest.mark.parametrize("project", [None, "reviews"])
+def test_wandb_with_a_server_leaves_the_sweep_s_place_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: str | None
+) -> None:
+    def hp_space(trial: Any) -> dict[str, Any]:
+        return {"method": "random", "metric": {}, "parameters": {"a": {"min": 0.0, "max": 1.0}, "b": {"value": 1}}}
+
+    monkeypatch.setattr(SeesPlace, "seen", [])
+    with wandb_server() as server:
+        server.name_in(monkeypatch, tmp_path)
+        given = trainer(tmp_path, model_of_dictionary, callbacks=[SeesPlace()])
+        sweep: dict[str, Any] = {"direction": "minimize", "hp_space": hp_space, "backend": "wandb", "n_trials": 3}
+        sweep |= {"project": project} if project else {}
+        best = hyperparameter_search(given, **sweep)
+        places = [(ENTITY, project or DEFAULT_PROJECT)] * 3
+        assert SeesPlace.seen == places
+        assert [made.project for made in server.sweeps.values()] == [places[0][1]]
+        # As in a new process, which has neither.
+        del os.environ["WANDB_ENTITY"]
+        del os.environ["WANDB_PROJECT"]
+        again = hyperparameter_search(given, sweep_id=best.run_summary, **sweep)
+        assert again.run_summary == best.run_summary
+        assert SeesPlace.seen == places * 2
+        assert (os.environ["WANDB_ENTITY"], os.environ["WANDB_PROJECT"]) == places[0]
+        assert len(server.sweeps) == 1
+
+
+def test_wandb_without_a_server_leaves_the_place_that_the_search_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_ENTITY", "WANDB_PROJECT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(SeesPlace, "seen", [])
+    given = trainer(tmp_path, model_of_dictionary, callbacks=[SeesPlace()])
+    space = {"method": "random", "metric": {}, "parameters": {"a": {"min": 0.0, "max": 1.0}, "b": {"value": 1}}}
+    hyperparameter_search(given, hp_space=lambda _: space, backend="wandb", n_trials=2, project="reviews")
+    assert SeesPlace.seen == [(None, "reviews")] * 2
+    assert os.environ["WANDB_PROJECT"] == "reviews"
+    assert "WANDB_ENTITY" not in os.environ
 
 
 def test_sigopt(tmp_path: Path) -> None:

@@ -44,14 +44,7 @@ NATIVE = {
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
     """A server that the environment names, and nothing of the machine's own W&B settings."""
     with wandb_server() as made:
-        for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_MODE", "WANDB_DIR"):
-            monkeypatch.setenv(name, "")
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_BASE_URL", made.url)
-        monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
-        monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
-        monkeypatch.setenv("HOME", str(tmp_path))
+        made.name_in(monkeypatch, tmp_path)
         yield made
 
 

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import yaml
 
 from hpstudy.samplers.wandb_engine import load_engine
@@ -112,6 +114,16 @@ class WandbServer:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def name_in(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        """Make it the server that the environment names, with nothing of the machine's own W&B settings."""
+        for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_MODE", "WANDB_DIR"):
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", self.url)
+        for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "HOME"):
+            monkeypatch.setenv(name, str(folder))
 
     def answer(self, path: str, authorization: str, body: bytes) -> tuple[int, Any]:
         """Status and JSON."""
