@@ -1,6 +1,8 @@
 """Databases of every kind: opened by many at once, with tables of other versions, and left without a trace."""
 
+import os
 import re
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,6 +164,33 @@ def test_a_turn_that_is_tried_for_is_one_holders_and_leaves_nothing_behind(stora
     assert set(together) == {1}
     assert turns
     assert refusals
+
+
+def test_a_turn_that_becomes_free_as_patience_ends_stays_with_nobody(database: Postgres) -> None:
+    """The server's process is stopped while the lock becomes free and the time runs out: it wakes up to both. One that
+    waited with a time-out (lock_timeout) would give up, and its session keep the lock."""
+    url, seconds = database.create_database("turns"), 1.0
+    with SessionLocks(url) as mine, SessionLocks(url) as theirs, ThreadPoolExecutor(1) as pool:
+        assert mine.acquire("turn")
+
+        def go() -> None:
+            with theirs.trying("turn", seconds):
+                pass
+
+        backend = theirs._locks._connection.scalar(text("select pg_backend_pid()"))  # type: ignore[attr-defined]
+        trying = pool.submit(go)
+        last = f"select query from pg_stat_activity where pid = {backend}"
+        while "advisory_lock" not in database.sql(last):
+            time.sleep(0.01)
+        time.sleep(seconds / 5)  # a statement later
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            mine.release("turn")
+            time.sleep(seconds)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        trying.result()
+        assert mine.acquire("turn", wait=False), "nobody has it any more"
 
 
 def test_locks_of_two_databases_of_one_server_do_not_meet(maria: MariaDB) -> None:
