@@ -25,7 +25,7 @@ class Audit:
 
     def hear(self, resource: Resource) -> None:
         """The watch reported an object."""
-        self._heard[_key(resource)] = _version(resource)
+        self._heard[Key.of(resource)] = _version(resource)
 
     def forget(self, key: Key) -> None:
         """The watch reported that an object is gone."""
@@ -42,7 +42,7 @@ class Audit:
         Args:
             before: what was known when the list was asked for: of that, what is not in it is gone.
         """
-        current = {_key(resource): _version(resource) for resource in listed}
+        current = {Key.of(resource): _version(resource) for resource in listed}
         missed = {key: version for key, version in current.items() if not self._knows(key, version)}
         self._misses = {key: (version, self._count(key, version) + 1) for key, version in missed.items()}
         self._heard = {key: version for key, version in self._heard.items() if key in current or key not in before}
@@ -60,10 +60,6 @@ class Audit:
     def _count(self, key: Key, version: tuple[str, int]) -> int:
         before, count = self._misses.get(key, (version, 0))
         return count if before == version else 0
-
-
-def _key(resource: Resource) -> Key:
-    return Key(resource["metadata"]["namespace"], resource["metadata"]["name"])
 
 
 def _version(resource: Resource) -> tuple[str, int]:

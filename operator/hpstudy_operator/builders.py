@@ -8,6 +8,7 @@ from typing import Any
 from hpstudy import __version__
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.exits import EXIT_INVALID, EXIT_PREEMPTED
 from hpstudy.api.study import API_VERSION, KIND
 from hpstudy.api.workers import SecretKey
 from hpstudy_operator import command_pod, names
@@ -15,12 +16,8 @@ from hpstudy_operator.kube import Resource
 from hpstudy_operator.reserved import check_reserved
 from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod, gpus, pod_template, worker_container
 
-EXIT_INVALID = 2
-"""Exit code of a worker that found the study itself invalid: starting it again would change nothing."""
 EXIT_KILLED = 137
 """Exit code of a container that was killed: at its memory limit (OOMKilled), or when its time to stop was over."""
-EXIT_PREEMPTED = 143
-"""Exit code of a worker that was told to stop and handed its trial back."""
 BACKOFF_LIMIT = 10
 """Pods of a group that may be lost to crashes before its Job gives up. The Job's back-off grows from 10 s to six
 minutes, so ten take about half an hour: longer than a node needs to come back or an outage to be noticed. A Job counts

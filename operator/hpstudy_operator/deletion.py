@@ -13,13 +13,13 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import LABEL_STUDY, stored_study_name
 from hpstudy.api.study import KIND, Metadata
-from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.errors import OUTAGE_LIMIT, StorageRefusedError, StorageUnreachableError, storage_errors
 from hpstudy.storage.opening import open_engine
 from hpstudy.storage.removal import remove_study
 from hpstudy.storage.urls import check_in_cluster
 from hpstudy_operator import names
 from hpstudy_operator.apply import apply_status
-from hpstudy_operator.conditions import Change, State, is_true, merge, timestamp
+from hpstudy_operator.conditions import Change, State, is_true, merge, parse_time, timestamp
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.events import emit
 from hpstudy_operator.groups import has_ended
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 FINALIZER = "hpstudy.io/study-in-storage"
 """Holds an HPStudy with ``deletionPolicy: Delete`` until its trials are removed."""
-PATIENCE = timedelta(minutes=10)
+PATIENCE = timedelta(seconds=OUTAGE_LIMIT)
 """From the deletion on: as long as workers wait for a database that is away. A pod of a node that is gone never ends,
 and a database may never come back; nothing that somebody wants to be rid of waits for longer."""
 FINAL_PATIENCE = timedelta(hours=1)
@@ -57,15 +57,15 @@ def expiry(resource: Resource) -> datetime | None:
     status, ttl = resource.get("status") or {}, resource["spec"].get("ttlSecondsAfterFinished")
     if ttl is None or not is_over(resource) or "completionTime" not in status:
         return None
-    ended = datetime.fromisoformat(status["completionTime"])
+    ended = parse_time(status["completionTime"])
     if "onSuccess" in resource["spec"] and is_true(status, "Succeeded"):
         record = status.get("onSuccess") or {}
         if is_held_up(record):
             ended += FINAL_PATIENCE
         elif "completionTime" in record:
-            ended = max(ended, datetime.fromisoformat(record["completionTime"]))
+            ended = max(ended, parse_time(record["completionTime"]))
         elif "waitingSince" in record:
-            ended = max(ended, datetime.fromisoformat(record["waitingSince"]) + START_PATIENCE)
+            ended = max(ended, parse_time(record["waitingSince"]) + START_PATIENCE)
         else:
             return None
     return ended + timedelta(seconds=ttl)
@@ -100,7 +100,7 @@ class Deletion:
             return None
         if not _wants_removal(resource):
             return self._release(resource)
-        deadline = datetime.fromisoformat(resource["metadata"]["deletionTimestamp"]) + PATIENCE
+        deadline = parse_time(resource["metadata"]["deletionTimestamp"]) + PATIENCE
         try:
             # Nobody may write afterwards: a worker that starts would make the study anew.
             if self._end_workers(resource) and now < deadline:

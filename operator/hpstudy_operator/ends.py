@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from hpstudy.api.exits import EXIT_PREEMPTED
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.ends import PodEnd
-from hpstudy_operator.builders import EXIT_PREEMPTED
 from hpstudy_operator.groups import disruption, ended_container, has_ended, last_words, worker_name
 from hpstudy_operator.kube import Resource
 

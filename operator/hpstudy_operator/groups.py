@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hpstudy.api import reasons
+from hpstudy.api.exits import EXIT_INVALID, EXIT_PREEMPTED
 from hpstudy_operator import names
-from hpstudy_operator.builders import EXIT_INVALID, EXIT_KILLED, EXIT_PREEMPTED
+from hpstudy_operator.builders import EXIT_KILLED
 from hpstudy_operator.conditions import parse_time
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.template import CONTAINER

@@ -15,7 +15,7 @@ from hpstudy.api.study import Study
 from hpstudy.samplers.build import check_algorithms
 from hpstudy.storage.ends import PodEnd
 from hpstudy_operator import builders, names
-from hpstudy_operator.conditions import is_true
+from hpstudy_operator.conditions import is_true, parse_time
 from hpstudy_operator.ends import latest_end
 from hpstudy_operator.final_job import build_trial_balloon
 from hpstudy_operator.groups import Group, has_ended
@@ -36,6 +36,11 @@ class Key:
 
     namespace: str
     name: str
+
+    @classmethod
+    def of(cls, resource: Resource) -> "Key":
+        """The key of an object; a study's, or that of another in its place."""
+        return cls(resource["metadata"]["namespace"], resource["metadata"]["name"])
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -105,7 +110,7 @@ def is_settled(resource: Resource, now: datetime) -> bool:
 def has_lingered(resource: Resource, now: datetime) -> bool:
     """Whether a study has been over for long enough for its workers to have ended."""
     completed = (resource.get("status") or {}).get("completionTime")
-    return is_over(resource) and completed is not None and now > datetime.fromisoformat(completed) + LINGER
+    return is_over(resource) and completed is not None and now > parse_time(completed) + LINGER
 
 
 def awaits_final_job(resource: Resource) -> bool:
@@ -123,7 +128,7 @@ def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime, *
     Args:
         image: of the workers, for a template that names none.
     """
-    key = Key(resource["metadata"]["namespace"], resource["metadata"]["name"])
+    key = Key.of(resource)
     selector = f"{LABEL_STUDY}={key.name}"
     if is_settled(resource, now):
         jobs, final = _split(resource, kube.select("Job", key.namespace, selector))
@@ -160,7 +165,7 @@ def observe(kube: Kube, storages: Storages, resource: Resource, now: datetime, *
 
 def _is_quiet(resource: Resource, now: datetime) -> bool:
     moved = (resource.get("status") or {}).get("lastTrialTime")
-    return moved is not None and now - datetime.fromisoformat(moved) > QUIET
+    return moved is not None and now - parse_time(moved) > QUIET
 
 
 def _parse(kube: Kube, resource: Resource) -> tuple[Study | None, InvalidStudyError | None]:

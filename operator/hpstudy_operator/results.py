@@ -11,7 +11,7 @@ from hpstudy.api.study import Study
 from hpstudy.report.best import documents, template_values
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy_operator import names
-from hpstudy_operator.conditions import Change, State, is_true, shorten, timestamp
+from hpstudy_operator.conditions import Change, State, is_true, parse_time, shorten, timestamp
 from hpstudy_operator.final_job import build_final_job
 from hpstudy_operator.groups import Group, ended_container, last_words
 from hpstudy_operator.kube import Ref, Resource
@@ -204,4 +204,4 @@ def _end(record: Record, state: str, message: str | None, at: str | None) -> Rec
 
 
 def _utc(stamp: str) -> str:
-    return timestamp(datetime.fromisoformat(stamp))
+    return timestamp(parse_time(stamp))

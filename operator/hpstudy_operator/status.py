@@ -8,7 +8,7 @@ from typing import Any
 from hpstudy.api.status import StudyStatus, TrialCounts
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.reading import StudySnapshot
-from hpstudy_operator.conditions import State, merge, timestamp
+from hpstudy_operator.conditions import State, merge, parse_time, timestamp
 from hpstudy_operator.observe import Snapshot
 
 _FROM_STORAGE = (
@@ -54,7 +54,7 @@ def last_movement(snapshot: Snapshot, now: datetime) -> datetime | None:
     if stored is not None and stored.counts.model_dump() != known:
         return now
     recorded = snapshot.status.get("lastTrialTime")
-    return datetime.fromisoformat(recorded) if recorded else None
+    return parse_time(recorded) if recorded else None
 
 
 def _trials(stored: StudySnapshot, spec: StudySpec) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Watches:
     def hear(self, kind: str, change: str | None, resource: Resource) -> None:
         """A watch reported an object; ``change`` is what happened to it, None when it was there before."""
         if change == "DELETED":
-            self._audits[kind].forget(_key(resource))
+            self._audits[kind].forget(Key.of(resource))
         else:
             self._audits[kind].hear(resource)
 
@@ -55,7 +55,7 @@ class Watches:
         before = {kind: audit.known for kind, audit in self._audits.items()}
         missed = set()
         for kind, listed in (await asyncio.get_running_loop().run_in_executor(threads, self._list)).items():
-            studies = {_key(each): _key(each) if kind == KIND else study_of(each) for each in listed}
+            studies = {Key.of(each): Key.of(each) if kind == KIND else study_of(each) for each in listed}
             missed |= {studies[key] for key in self._audits[kind].compare(listed, before[kind])}
         self.have_told_all = self.have_told_all or not missed
         for kind, audit in self._audits.items():
@@ -72,7 +72,3 @@ class Watches:
 
     def _list(self) -> dict[str, list[Resource]]:
         return {kind: self._kube.list_metadata(kind, selector) for kind, selector in _SELECTORS.items()}
-
-
-def _key(resource: Resource) -> Key:
-    return Key(resource["metadata"]["namespace"], resource["metadata"]["name"])

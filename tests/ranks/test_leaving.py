@@ -8,9 +8,9 @@ from typing import Any
 import optuna
 import pytest
 
+from hpstudy.api.exits import EXIT_PREEMPTED
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.settings import record_settings
-from hpstudy.worker.stopping import EXIT_PREEMPTED
 from tests.ranks.groups import Group, eventually, group
 from tests.ranks.test_worker import failure
 

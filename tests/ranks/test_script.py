@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from hpstudy.api.exits import EXIT_INVALID, EXIT_PREEMPTED
 from hpstudy.storage import attributes
-from hpstudy.worker.stopping import EXIT_PREEMPTED
-from hpstudy.worker.supervisor import EXIT_INVALID
 from tests.ranks.groups import Group, eventually, group
 from tests.ranks.test_worker import failure
 from tests.support.postgres import postgres

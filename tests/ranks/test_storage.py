@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 from sqlalchemy.engine import make_url
 
-from hpstudy.worker.stopping import EXIT_PREEMPTED
+from hpstudy.api.exits import EXIT_PREEMPTED
 from tests.ranks.groups import Group, eventually, group
 from tests.ranks.test_leaving import told
 from tests.support.mariadb import MariaDB

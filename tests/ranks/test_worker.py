@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from hpstudy.api.exits import EXIT_PREEMPTED
 from hpstudy.storage import attributes
-from hpstudy.worker.stopping import EXIT_PREEMPTED
 from tests.ranks.groups import Group, alive, eventually, group
 
 BUDGET = {"maxTrials": 3}

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 from hpstudy.api.retries import Retries
 from hpstudy.api.status import TrialCounts
 from hpstudy.api.study import StudySpec
-from hpstudy.samplers.engine import FIXED
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.ends import PodEnd, record_end
@@ -214,7 +213,7 @@ def test_the_budget_is_exact_with_retries_and_a_group_that_is_killed(storage_url
 
 def parameters(trial: FrozenTrial) -> dict[str, Any]:
     """Those that it had, or came with."""
-    return trial.params or dict(trial.system_attrs.get(FIXED, {}))
+    return trial.params or dict(trial.system_attrs.get(attributes.FIXED, {}))
 
 
 @pytest.mark.parametrize("ran", [True, False])

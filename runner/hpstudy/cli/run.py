@@ -16,6 +16,7 @@ from rich.console import Console
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.exits import EXIT_INVALID
 from hpstudy.api.load import read_manifest
 from hpstudy.api.names import STORAGE_URL_VARIABLE, stored_study_name
 from hpstudy.api.study import Study
@@ -30,7 +31,6 @@ from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import Next, judge
 
 EXIT_FAILED = 1
-EXIT_INVALID = 2
 EXIT_INTERRUPTED = 130
 _REFUSAL = "refusal.json"
 

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
+from hpstudy.storage.feasible import is_feasible
 from hpstudy.storage.pareto import pareto_front
 
 matplotlib.use("agg")  # a file, no window
@@ -27,8 +28,8 @@ def plot_history(study: optuna.Study, spec: StudySpec, path: Path) -> Path:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if attributes.TAKEN_FROM not in trial.user_attrs
     ]
-    kept = [trial for trial in trials if all(value <= 0 for value in trial.constraints.values())]
-    beyond = [trial for trial in trials if any(value > 0 for value in trial.constraints.values())]
+    kept = [trial for trial in trials if is_feasible(trial)]
+    beyond = [trial for trial in trials if not is_feasible(trial)]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     single = len(spec.objectives) == 1

@@ -20,9 +20,6 @@ from hpstudy.samplers.hooks import Hooks
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
 
-FIXED = "fixed_params"
-"""Optuna's own attribute of a trial that was enqueued with values."""
-
 
 @dataclass(frozen=True)
 class Observation:
@@ -70,7 +67,7 @@ class SpaceSampler(BaseSampler, Hooks):
 
     def is_given(self, trial: FrozenTrial) -> bool:
         """Whether the trial came with all its values: one of the study's own, or one that is tried again."""
-        given = trial.system_attrs.get(FIXED, {})
+        given = trial.system_attrs.get(attributes.FIXED, {})
         values = self.space.decode({name: value for name, value in given.items() if name in self.space})
         return bool(given) and self.space.is_whole(values)
 

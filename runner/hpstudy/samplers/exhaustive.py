@@ -38,7 +38,7 @@ class GridSampler(optuna.samplers.GridSampler, Hooks):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Assign a point."""
-        if "fixed_params" in trial.system_attrs:
+        if attributes.FIXED in trial.system_attrs:
             return
         left = self._open_points(study) or range(len(self._all_grids))
         index = trial.number if trial.number in left else int(self._rng.rng.choice(list(left)))

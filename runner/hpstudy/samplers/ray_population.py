@@ -132,7 +132,7 @@ class PopulationPruner(BasePruner, ContinuingPruner):
 
     def _member(self, number: int, head: FrozenTrial, by_number: Mapping[int, FrozenTrial], scheduler: Any) -> _Member:
         inherited = _origin(head, by_number).user_attrs.get(attributes.POPULATION)
-        given = head.params or head.system_attrs.get("fixed_params", {})
+        given = head.params or head.system_attrs.get(attributes.FIXED, {})
         member = _Member(number, self._space.decode(given), head)
         if inherited:
             member.start = inherited["time"]

@@ -21,21 +21,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.samplers.engine import FIXED, SpaceSampler
+from hpstudy.samplers.engine import SpaceSampler
 from hpstudy.samplers.sigopt_client import RequestRefusedError, ServerAwayError, SigOptServer
 from hpstudy.samplers.sigopt_experiment import Experiment
 from hpstudy.storage import attributes
+from hpstudy.storage.errors import OUTAGE_LIMIT
 
 _log = logging.getLogger(__name__)
 
-EXPERIMENT = attributes.PREFIX + "sigopt-experiment"
-"""On the study: id of its experiment on the server, and a digest of what that was made of."""
-SUGGESTION = attributes.PREFIX + "sigopt-suggestion"
-"""On a trial: ids of experiment and suggestion."""
 MAX_STUDY_NAME = 100
 """Characters of an experiment's name."""
-OUTAGE_LIMIT = 600.0
-"""Seconds that the server may be away, as long as a database may."""
 _RETRY_SECONDS = 2.0
 
 
@@ -105,7 +100,7 @@ class ServerSampler(SpaceSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Bring the server up to date for a trial that came with its values; it runs without the server too."""
-        if trial.system_attrs.get(FIXED):
+        if trial.system_attrs.get(attributes.FIXED):
             self.is_ready(study)
 
     def sample_relative(
@@ -117,11 +112,11 @@ class ServerSampler(SpaceSampler):
         if self.is_given(trial):
             return {}
         suggestion, assignments = self._suggest(study, trial.number)
-        if trial.system_attrs.get(FIXED):
+        if trial.system_attrs.get(attributes.FIXED):
             # Some values are the study's own: it will not be the trial that the server suggested.
             self._server.delete_suggestion(self._id, suggestion)
         else:
-            study._storage.set_trial_user_attr(trial._trial_id, SUGGESTION, [self._id, suggestion])
+            study._storage.set_trial_user_attr(trial._trial_id, attributes.SIGOPT_SUGGESTION, [self._id, suggestion])
         return self._encode(self._experiment.values(assignments))
 
     def after_trial(
@@ -159,7 +154,7 @@ class ServerSampler(SpaceSampler):
 
     def _open(self, study: optuna.Study) -> str:
         """Id of the study's experiment, which is made where there is none of this definition."""
-        recorded = study._storage.get_study_user_attrs(study._study_id).get(EXPERIMENT, {})
+        recorded = study._storage.get_study_user_attrs(study._study_id).get(attributes.SIGOPT_EXPERIMENT, {})
         if recorded.get("digest") == self._digest:
             found = self._server.find_experiment(recorded["id"])
             if found is not None:
@@ -167,7 +162,9 @@ class ServerSampler(SpaceSampler):
                 return str(recorded["id"])
         name = study.study_name[:MAX_STUDY_NAME]
         made = self._server.create_experiment({"name": name, **self._definition, **self._size})
-        study._storage.set_study_user_attr(study._study_id, EXPERIMENT, {"id": made, "digest": self._digest})
+        study._storage.set_study_user_attr(
+            study._study_id, attributes.SIGOPT_EXPERIMENT, {"id": made, "digest": self._digest}
+        )
         _log.info("study %s is experiment %s on the SigOpt server", study.study_name, made)
         return made
 
@@ -224,5 +221,5 @@ class ServerSampler(SpaceSampler):
 
     def _suggestion(self, trial: FrozenTrial) -> str | None:
         """The trial's suggestion in this experiment."""
-        experiment, suggestion = trial.user_attrs.get(SUGGESTION, (None, None))
+        experiment, suggestion = trial.user_attrs.get(attributes.SIGOPT_SUGGESTION, (None, None))
         return suggestion if experiment == self._id else None

@@ -13,7 +13,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.fields import Algorithm
 from hpstudy.api.objectives import StopWhen
 from hpstudy.samplers.algorithms import build
-from hpstudy.storage import attributes
+from hpstudy.storage.feasible import feasible_trials
 
 _PARTS: dict[type, Any] = {BaseImprovementEvaluator: optuna.terminator, BaseErrorEvaluator: optuna.terminator}
 _DEFAULT_IMPROVEMENT = "RegretBoundEvaluator"
@@ -67,22 +67,13 @@ class StopRule:
             raise InvalidStudyError(reasons.INVALID_OPTION, f"stopWhen: {error}") from error
 
 
-def own_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Complete trials of the study itself that keep its constraints."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if attributes.TAKEN_FROM not in trial.user_attrs and all(value <= 0 for value in trial.constraints.values())
-    ]
-
-
 class _OwnTrials:
     """As much of a study as the terminator reads. Another study's best value, or one beyond a constraint, would be
     taken for what this one has reached."""
 
     def __init__(self, study: optuna.Study) -> None:
         self.direction = study.direction
-        self.trials = own_trials(study)
+        self.trials = feasible_trials(study)
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         return [trial for trial in self.trials if states is None or trial.state in states]

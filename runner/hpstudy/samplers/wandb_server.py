@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.samplers.engine import FIXED, SpaceSampler
+from hpstudy.samplers.engine import SpaceSampler
 from hpstudy.samplers.wandb_client import (
     HEARTBEAT_SECONDS,
     Agent,
@@ -34,11 +34,10 @@ from hpstudy.samplers.wandb_config import Sweep
 from hpstudy.samplers.wandb_engine import nearest
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.storage import attributes
+from hpstudy.storage.errors import OUTAGE_LIMIT
 
 _log = logging.getLogger(__name__)
 
-OUTAGE_LIMIT = 600.0
-"""Seconds that the server may be away, as long as a database may."""
 PATIENCE = 30.0
 """Seconds without a run from the server after which it is asked how the sweep stands."""
 _KILLED = 255
@@ -52,7 +51,7 @@ class ServerSampler(SpaceSampler):
     Args:
         heartbeat_seconds: between an agent's heartbeats during a trial.
         patience: see PATIENCE.
-        outage_limit: see OUTAGE_LIMIT.
+        outage_limit: seconds that the server may be away.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class ServerSampler(SpaceSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Show a trial that came with its values; nothing is asked for it."""
-        given = trial.system_attrs.get(FIXED)
+        given = trial.system_attrs.get(attributes.FIXED)
         if not given:
             return
         try:
@@ -126,7 +125,7 @@ class ServerSampler(SpaceSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Take a run from the server, unless the trial came with values; those that it lacks are drawn at random."""
-        if trial.system_attrs.get(FIXED):
+        if trial.system_attrs.get(attributes.FIXED):
             return {}
         while not self.is_ready(study):  # for callers that do not ask it first, as the study's loop does
             time.sleep(self._heartbeat_seconds)

@@ -9,6 +9,7 @@ from hpstudy.search.errors import SearchFailedError
 from hpstudy.search.plan import Plan
 from hpstudy.space.load import read_space
 from hpstudy.storage import attributes
+from hpstudy.storage.feasible import feasible_trials
 from hpstudy.storage.pareto import Direction, pareto_front
 
 _log = optuna.logging.get_logger("optuna.hpstudy")  # shown, and silenced, with what Optuna itself says
@@ -45,22 +46,13 @@ def log_end(study: optuna.Study, plan: Plan, number: int, message: str) -> None:
 
 def _best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best complete trial, or those of the Pareto front; empty where none is complete."""
-    trials = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if _counts(trial)]
+    trials = feasible_trials(study)
     minimize = optuna.study.StudyDirection.MINIMIZE
     directions: list[Direction] = ["minimize" if each is minimize else "maximize" for each in study.directions]
     if not trials or len(directions) > 1:
         return [trials[place] for place in pareto_front([tuple(trial.values) for trial in trials], directions)]
     sign = 1 if directions[0] == "minimize" else -1
     return [min(trials, key=lambda trial: sign * trial.values[0])]
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    broken = [
-        value
-        for name, value in trial.system_attrs.items()
-        if name.startswith(attributes.CONSTRAINT_PREFIX) and value > 0
-    ]
-    return attributes.TAKEN_FROM not in trial.user_attrs and not broken
 
 
 def _best_run(trial: FrozenTrial, plan: Plan) -> list[Any]:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Row
 from hpstudy.api.status import MAX_BEST_TRIALS, MAX_FRONT_TRIALS, BestTrial
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
-from hpstudy.storage.limits import FEASIBLE, FEASIBLE_NAMES
+from hpstudy.storage.feasible import FEASIBLE, FEASIBLE_NAMES
 from hpstudy.storage.pareto import hypervolume, pareto_front
 
 _ROWS = 2000

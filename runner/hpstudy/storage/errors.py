@@ -26,6 +26,11 @@ _PASSING_IN_SQLITE = frozenset({5, 6, 7, 9, 10, 13, 14, 15, 17})
 https://www.sqlite.org/rescode.html"""
 
 
+OUTAGE_LIMIT = 600.0
+"""Seconds that what a worker cannot do without may be away: its database, or the server of its backend. A fail-over or
+an upgrade of PostgreSQL takes one or two minutes; past ten, a fresh pod is as good as this one."""
+
+
 class StorageUnreachableError(ConnectionError):
     """The database does not answer or has trouble of its own; worth trying again."""
 

@@ -12,17 +12,7 @@ from sqlalchemy.engine import Connection
 from hpstudy.api import reasons
 from hpstudy.api.study import Budget, Objective
 from hpstudy.storage import attributes
-
-FEASIBLE = """
-    t.state = 'COMPLETE'
-    and not exists (select 1 from trial_user_attributes w where w.trial_id = t.trial_id and w.key = :taken)
-    and not exists (
-        select 1 from trial_system_attributes c where c.trial_id = t.trial_id
-        and case when c.key like :constraint then cast(c.value_json as float) > 0 else false end
-    )
-"""
-"""A complete trial of the study's own within its constraints. Optuna's columns: a constraint above 0 is broken."""
-FEASIBLE_NAMES = {"taken": attributes.TAKEN_FROM, "constraint": attributes.CONSTRAINT_PREFIX + "%"}
+from hpstudy.storage.feasible import FEASIBLE, FEASIBLE_NAMES
 
 # Optuna's columns are naive and in UTC.
 _EPOCH = {

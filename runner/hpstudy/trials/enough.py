@@ -7,8 +7,9 @@ import optuna
 from hpstudy.api import reasons
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.hooks import hooks
-from hpstudy.samplers.terminator import StopRule, own_trials
+from hpstudy.samplers.terminator import StopRule
 from hpstudy.storage import attributes
+from hpstudy.storage.feasible import feasible_trials
 from hpstudy.storage.reading import Tally
 from hpstudy.trials.budget import Next, Verdict
 
@@ -31,7 +32,7 @@ class Enough:
         """
         if self._rule is None:
             return
-        complete = len(own_trials(self._study))
+        complete = len(feasible_trials(self._study))
         if complete == self._considered or not goes_on():
             return
         if self._rule.is_met(self._study):
@@ -46,7 +47,7 @@ class Enough:
         asked again after the next."""
         stopped = self._study.user_attrs.get(attributes.STOPPED, {})
         raised = stopped.get("stopWhen") == self._basis and stopped.get("maxTrials", 0)
-        return len(own_trials(self._study)) if raised and raised < spec.budget.max_trials else 0
+        return len(feasible_trials(self._study)) if raised and raised < spec.budget.max_trials else 0
 
 
 def without_points(study: optuna.Study, spec: StudySpec, tally: Tally) -> Verdict | None:

@@ -4,7 +4,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api.retries import Retries
-from hpstudy.samplers.engine import FIXED
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import WORKER_ENDED, Failure
 from hpstudy.trials.outcome import Outcome
@@ -41,7 +40,7 @@ def fail_trial(
     if again:
         storage.set_trial_user_attr(trial_id, attributes.AGAIN, True)
         # Those that it came with too: it may have died before it had asked for them.
-        parameters = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+        parameters = {**trial.system_attrs.get(attributes.FIXED, {}), **trial.params}
         # Before the trial ends: a process that dies in between leaves a trial that its successor ends, not parameters
         # that nobody runs again.
         if parameters and not any(other.user_attrs.get(attributes.RUNS) == runs for other in trials):

@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hpstudy.storage.errors import CredentialsRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.errors import OUTAGE_LIMIT, CredentialsRefusedError, StorageUnreachableError, storage_errors
 from hpstudy.storage.opening import open_engine
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-OUTAGE_LIMIT = 600.0
-"""Seconds that a database may be away. A fail-over or an upgrade of PostgreSQL takes one or two minutes; past ten, a
-fresh pod is as good as this one."""
 REFUSED_LIMIT = 30.0
 """Seconds for which the database may refuse the password: the operator writes a new one into the Secret a moment before
 the database takes it. After that only a process that reads the Secret anew is of use."""

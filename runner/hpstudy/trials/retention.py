@@ -19,6 +19,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.checkpoints.opening import open_store
 from hpstudy.checkpoints.store import BEST, LABELS, LAST, CheckpointStore
 from hpstudy.storage import attributes
+from hpstudy.storage.feasible import is_feasible
 from hpstudy.storage.pareto import pareto_front
 
 _log = logging.getLogger(__name__)
@@ -158,13 +159,7 @@ def _hands_over(trial: FrozenTrial) -> bool:
 
 def _best(trials: Sequence[FrozenTrial], spec: StudySpec) -> list[int]:
     """As the status lists them: see storage/best.py."""
-    able = [
-        trial
-        for trial in trials
-        if trial.state is TrialState.COMPLETE
-        and attributes.TAKEN_FROM not in trial.user_attrs
-        and not any(violation > 0 for violation in trial.constraints.values())
-    ]
+    able = [trial for trial in trials if is_feasible(trial)]
     directions = [objective.direction for objective in spec.objectives]
     if not able:
         return []

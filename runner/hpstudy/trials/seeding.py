@@ -67,7 +67,7 @@ def check_initial_values(trial: FrozenTrial) -> None:
     """
     if (place := trial.user_attrs.get(attributes.INITIAL)) is None:
         return
-    for name, value in trial.system_attrs.get("fixed_params", {}).items():
+    for name, value in trial.system_attrs.get(attributes.FIXED, {}).items():
         if name not in trial.distributions:
             raise ValueError(f"initialTrials[{place}].{name}: the search space did not ask for such a parameter")
         distribution = trial.distributions[name]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-EXIT_PREEMPTED = 143
-"""As a process that SIGTERM ended."""
+from hpstudy.api.exits import EXIT_PREEMPTED
+
 _LEAVING_SECONDS = 10
 """For what prepares (a download by several threads, say) to let go."""
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.exits import EXIT_INVALID, EXIT_PREEMPTED
 from hpstudy.api.study import Study
 from hpstudy.checkpoints.local import remove_leftovers, remove_local
 from hpstudy.checkpoints.opening import import_client
@@ -33,12 +34,10 @@ from hpstudy.trials.events import Events
 from hpstudy.trials.messages import Abort, Exit, Finished, Hello, Invalid, Prepared, Run, Stopping, receive, send
 from hpstudy.worker.cpu import available_cpus
 from hpstudy.worker.grace import grace_seconds
-from hpstudy.worker.stopping import EXIT_PREEMPTED, StopSignal, ToldToStop
+from hpstudy.worker.stopping import StopSignal, ToldToStop
 
 _log = logging.getLogger(__name__)
 
-EXIT_INVALID = 2
-"""The study cannot run as written: the Job must not try again."""
 _EXIT_LOST_DRIVER = 1
 _GRACE_SHARE = 0.8
 """Of the pod's grace period, for the driver to hand the trials back after SIGTERM."""
