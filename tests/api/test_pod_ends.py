@@ -83,6 +83,9 @@ def test_a_killed_pod_s_trial_ends_with_the_class_that_the_operator_saw(
         assert ended[attributes.FAILURE] == failure
         assert words in ended[attributes.MESSAGE]
     assert_told_once(served)
+    # Three trials of the group whose pod was killed. One that was told to stop was not.
+    killed = [(each["group"], each["trials"]) for each in served.status().get("killedGroups", [])]
+    assert killed == ([(0, 3)] if failure == "oom" else [])
     # The Job makes another pod, and nothing is counted against it.
     (replacement,) = [pod for pod in eventually(lambda: two_pods(served), "a replacement") if phase(pod) != "Failed"]
     assert replacement["metadata"]["uid"] != uid

@@ -123,8 +123,9 @@ class TestOnSuccess:
         waiting = eventually(lambda: record(served).get("message"), "what it waits for")
         assert "no such image; correct the image" in waiting
         assert waiting.endswith("in onSuccess.template")
+        assert record(served)["waitingSince"] >= pending["startTime"]
         served.run_pods("reviews-final")
-        assert "message" not in until_state(served, "Running")
+        assert not {"message", "waitingSince"} & until_state(served, "Running").keys()
         assert served.status()["workers"]["ready"] == 0
         # Hours later, when nobody looks at the study any more.
         long_ago = {"status": {"completionTime": "2026-01-01T00:00:00Z"}}
