@@ -18,6 +18,7 @@ torch.set_num_threads(1)
 from benchmarks.objectives import private_mib  # noqa: E402
 from hpstudy.api.load import read_manifest  # noqa: E402
 from hpstudy.training.form import load_form  # noqa: E402
+from hpstudy.training.script import ScriptForm  # noqa: E402
 from hpstudy.training.trial import Trial  # noqa: E402
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     manifest = Path(sys.argv[1])
     spec = read_manifest(manifest).spec
     form = load_form(spec, manifest.parent)
+    assert not isinstance(form, ScriptForm), "a script runs its trials itself"
     imported = time.monotonic()
     form.prepare()
     prepared = time.monotonic()

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, pruner in PRUNERS.items():
             trials = _run(_manifest(pruner, seed, options.trials, options.processes))
             epochs[name].append(float(sum(len(trial.intermediate_values) for trial in trials)))
-            best[name].append(max(trial.value for trial in trials if trial.state == TrialState.COMPLETE))
+            best[name].append(max(trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE))
             print(f"  {name}, seed {seed}: {epochs[name][-1]:.0f} epochs, best {best[name][-1]:.4f}", flush=True)
     print_table(f"Epochs of {options.trials} trials, {options.processes} ranks", epochs, unit="epochs", digits=0)
     print_table("Best eval_f1", best, unit="macro F1", digits=4)

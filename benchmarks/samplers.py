@@ -25,7 +25,7 @@ from hpstudy.samplers.build import build_sampler
 from hpstudy.samplers.choice import choose
 from hpstudy.space.dimensions import SearchSpace
 from hpstudy.space.load import read_space
-from hpstudy.storage.pareto import hypervolume, pareto_front
+from hpstudy.storage.pareto import Direction, hypervolume, pareto_front
 
 SAMPLERS = {
     "random": ("optuna", "RandomSampler"),
@@ -218,7 +218,7 @@ def _distance(name: str, backend: str, sampler: str, seed: int, trials: int) -> 
         points.append(value if isinstance(value, tuple) else (value,))
     if function.objectives == 1:
         return min(point[0] for point in points) - function.optimum
-    directions = ("minimize",) * function.objectives
+    directions: list[Direction] = ["minimize"] * function.objectives
     front = tuple(points[index] for index in pareto_front(points, directions))
     volume = hypervolume(front, REFERENCE, directions)
     assert volume is not None

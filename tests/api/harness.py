@@ -367,8 +367,13 @@ class Team:
         def found() -> Any:
             return self.status(), {key: value for key, value in self.versions().items() if key[0] != "hpstudies"}
 
+        def settled() -> Any:
+            seen = found()
+            time.sleep(CALM)
+            return seen if found() == seen else None
+
         self.poke()
-        before = eventually(lambda: seen if (seen := found()) == (time.sleep(CALM), found())[1] else None, "calm")
+        before = eventually(settled, "calm")
         deadline = time.monotonic() + QUIET
         while time.monotonic() < deadline:
             self.poke()
