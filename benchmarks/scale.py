@@ -27,7 +27,8 @@ import psutil
 from benchmarks.tables import save
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import stored_study_name
-from tests.api.harness import Api, Operator, Team, study
+from tests.api.client import Api
+from tests.api.harness import Operator, Team, study
 from tests.api.installed import SYSTEM, installed_server
 from tests.support.postgres import Postgres, postgres
 

@@ -11,7 +11,8 @@ import pytest
 
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants
-from tests.api.harness import Api, Operator, Team
+from tests.api.client import Api
+from tests.api.harness import Operator, Team
 from tests.api.installed import SYSTEM, installed_server
 from tests.support.apiserver import ApiServer
 from tests.support.postgres import Postgres, postgres

@@ -15,18 +15,16 @@ from typing import Any, TypeVar
 from urllib.error import HTTPError
 
 import optuna
-import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import stored_study_name
 from hpstudy.storage.opening import open_storage
-from tests.support.apiserver import ApiServer
+from tests.api.client import PATHS, Api, Resource
 from tests.support.kubectl import Kubectl
 from tests.support.processes import free_port, start, stop, wait_until
 
 T = TypeVar("T")
-Resource = dict[str, Any]
 
 PATIENCE = 60.0
 """Seconds until something counts as not happening. It takes two or three; a machine that is busy with other things may
@@ -36,12 +34,6 @@ QUIET = 3.0
 CALM = 0.5
 """Seconds without a write after which what went before is over; a pass takes a tenth of that."""
 RUNNER_IMAGE = "runner:test"
-_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
-_PATHS = {
-    "hpstudies": "/apis/hpstudy.io/v1alpha1",
-    "jobs": "/apis/batch/v1",
-    **dict.fromkeys(("pods", "services", "configmaps", "secrets", "events"), "/api/v1"),
-}
 
 
 def study(name: str = "reviews", **spec: Any) -> Resource:
@@ -68,81 +60,6 @@ def eventually(look: Callable[[], T | None], what: str) -> T:
         assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
         time.sleep(0.05)
     return found
-
-
-class Api:
-    """The API server for a test that asks often: without a process for every question."""
-
-    def __init__(self, server: ApiServer) -> None:
-        config = json.loads(server.kubeconfig.read_text())
-        self._url = server.url
-        self._audit_log = server.directory / "audit.log"
-        self._headers = {"Authorization": f"Bearer {config['users'][0]['user']['token']}"}
-        self._http = urllib3.PoolManager(ca_cert_data=server.certificate.decode())
-
-    def find(self, kind: str, namespace: str, name: str) -> Resource | None:
-        """An object, or None."""
-        response = self._request("GET", kind, namespace, name)
-        found: Resource | None = None if response.status == 404 else response.json()
-        return found
-
-    def list(self, kind: str, namespace: str) -> list[Resource]:
-        """All objects of a namespace."""
-        items: list[Resource] = self._request("GET", kind, namespace).json()["items"]
-        return items
-
-    def create(self, kind: str, namespace: str, manifest: Resource) -> str:
-        """Create an object as kubectl does, unknown fields refused; returns what the API server has against it."""
-        response = self._request("POST", kind, namespace, "?fieldValidation=Strict", manifest)
-        return "" if response.status == 201 else str(response.json()["message"])
-
-    def create_namespace(self, name: str) -> None:
-        """Create a namespace."""
-        url, body = f"{self._url}/api/v1/namespaces", json.dumps({"metadata": {"name": name}})
-        assert self._http.request("POST", url, body=body, headers=self._headers).status == 201
-
-    def delete_namespace(self, name: str) -> None:
-        """Have a namespace and everything in it deleted in the background."""
-        assert (
-            self._http.request("DELETE", f"{self._url}/api/v1/namespaces/{name}", headers=self._headers).status == 200
-        )
-
-    def patch(self, kind: str, namespace: str, name: str, change: Resource) -> None:
-        """Merge into an object, and into its status when that is what changes."""
-        path = f"{name}/status" if set(change) == {"status"} else name
-        response = self._request("PATCH", kind, namespace, path, change)
-        assert response.status == 200, response.data.decode()
-
-    def audited(self) -> int:
-        """How long the audit log is, in bytes."""
-        return self._audit_log.stat().st_size
-
-    def written(self, namespace: str, since: int) -> tuple[str, ...]:
-        """What operators wrote in a namespace since the audit log had that length, also what changed nothing."""
-        with self._audit_log.open("rb") as log:
-            log.seek(since)
-            events = [json.loads(line) for line in log if namespace.encode() in line and line.endswith(b"\n")]
-        return tuple(
-            f"{event['verb']} {event['requestURI']}"
-            for event in events
-            if event.get("objectRef", {}).get("namespace") == namespace
-            and event["verb"] in _WRITES
-            and "dryRun=" not in event["requestURI"]
-            and not event["user"]["username"].startswith("system:serviceaccount:kube-system:")
-        )
-
-    def metrics(self) -> str:
-        """The API server's metrics."""
-        text: str = self._http.request("GET", f"{self._url}/metrics", headers=self._headers).data.decode()
-        return text
-
-    def _request(self, method: str, kind: str, namespace: str, path: str = "", change: Any = None) -> Any:
-        url = f"{self._url}{_PATHS[kind]}/namespaces/{namespace}/{kind}"
-        url += path if path.startswith("?") else f"/{path}".rstrip("/")
-        content = "application/json" if method == "POST" else "application/merge-patch+json"
-        headers = {**self._headers, "Content-Type": content}
-        body = None if change is None else json.dumps(change)
-        return self._http.request(method, url, body=body, headers=headers)
 
 
 class Operator:
@@ -354,7 +271,7 @@ class Team:
 
     def versions(self) -> dict[tuple[str, str], str]:
         """Resource versions of everything in the namespace, events included: equal means that nothing changed."""
-        found = {kind: self.api.list(kind, self.namespace) for kind in _PATHS}
+        found = {kind: self.api.list(kind, self.namespace) for kind in PATHS}
         return {
             (kind, resource["metadata"]["name"]): resource["metadata"]["resourceVersion"]
             for kind, resources in found.items()

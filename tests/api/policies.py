@@ -1,6 +1,6 @@
 """What an administrator has against a Job, by an admission policy."""
 
-from tests.api.harness import Resource
+from tests.api.client import Resource
 
 
 def policy(namespace: str, operation: str, expression: str, message: str) -> list[Resource]:

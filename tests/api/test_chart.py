@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.api.harness import Api, eventually
+from tests.api.client import Api
+from tests.api.harness import eventually
 from tests.api.installed import CHART, helm
 from tests.support.apiserver import ApiServer
 from tests.support.processes import REPOSITORY

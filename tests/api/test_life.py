@@ -13,7 +13,8 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.api.harness import Resource, Team, eventually, study
+from tests.api.client import Resource
+from tests.api.harness import Team, eventually, study
 from tests.api.policies import policy
 from tests.support.kubectl import KubectlError
 from tests.support.postgres import Postgres

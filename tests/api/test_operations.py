@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.api.client import Resource
 from tests.api.conftest import assert_clean
-from tests.api.harness import Operator, Resource, Team, eventually, study
+from tests.api.harness import Operator, Team, eventually, study
 from tests.api.installed import SYSTEM
 from tests.api.variants import LABEL
 from tests.support.apiserver import ApiServer

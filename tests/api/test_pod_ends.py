@@ -12,7 +12,8 @@ from hpstudy.storage import attributes
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from hpstudy_operator.plan import MAX_ENDED_PODS
-from tests.api.harness import Resource, Team, eventually, study
+from tests.api.client import Resource
+from tests.api.harness import Team, eventually, study
 
 MEMORY = {"template": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "64Mi"}}}]}}}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "make room"}

@@ -13,7 +13,8 @@ from hpstudy_operator.conditions import State, merge, timestamp
 from hpstudy_operator.decide import Decision
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.observe import Snapshot
-from tests.api.harness import Operator, Resource, Team, eventually, study
+from tests.api.client import Resource
+from tests.api.harness import Operator, Team, eventually, study
 
 ARGUMENTS = ["--lr={{ lr }}", "--trial={{ trial.number }}"]
 

@@ -12,7 +12,8 @@ from hpstudy_operator.kube import Kube
 from hpstudy_operator.observe import observe
 from hpstudy_operator.storages import Storages
 from hpstudy_operator.tenants import Tenants
-from tests.api.harness import RUNNER_IMAGE, Resource, Team, eventually, study
+from tests.api.client import Resource
+from tests.api.harness import RUNNER_IMAGE, Team, eventually, study
 from tests.unit.operator.objects import condition, message
 
 LONG = timedelta(minutes=7)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from tests.api.client import Api, Resource
 from tests.api.conftest import assert_clean
-from tests.api.harness import QUIET, Api, Operator, Resource, Team, eventually, study
+from tests.api.harness import QUIET, Operator, Team, eventually, study
 from tests.api.installed import CHART, SYSTEM, helm, installed_server
 from tests.support.apiserver import ApiServer
 from tests.support.postgres import Postgres
