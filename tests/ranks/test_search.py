@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ from tests.support.processes import REPOSITORY
 _LIMIT = 240  # seconds: a search that hangs
 
 
-def torchrun(scenario: str, folder: Path, ranks: int = 2) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+def torchrun(
+    scenario: str, folder: Path, ranks: int = 2, options: Sequence[str] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
     script = REPOSITORY / "tests" / "ranks" / "search_script.py"
     return subprocess.run(
         [*command, str(script), scenario, str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path[1:]])},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path[1:]])}
+        | variables,
         capture_output=True,
         text=True,
         timeout=_LIMIT,
@@ -104,6 +109,17 @@ def test_a_rank_that_raises_alone_ends_all_and_the_search_continues(tmp_path: Pa
     assert done.returncode == 0, done.stderr[-4000:]
     first, *rest = trials(tmp_path)
     assert first == failed
+    assert len(rest) == 4
+    assert {trial.state for trial in rest} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert said(tmp_path, 0)[-1]["best"] == said(tmp_path, 1)[-1]["best"]
+
+
+def test_torchrun_itself_starts_the_search_again(tmp_path: Path) -> None:
+    """As docs/search.md says: with a store of their own for the new processes."""
+    done = torchrun("alone", tmp_path, options=["--max-restarts=1"], TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, *rest = trials(tmp_path)
+    assert first.user_attrs[attributes.MESSAGE] == "ValueError: no luck on rank 1"
     assert len(rest) == 4
     assert {trial.state for trial in rest} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert said(tmp_path, 0)[-1]["best"] == said(tmp_path, 1)[-1]["best"]
