@@ -191,6 +191,13 @@ class TestConstraints:
         assert snapshot.counts.complete == 4, "they count, and are recorded"
         assert plain(storage_url).best_trial.number == 1, "plain Optuna knows them too"
 
+    def test_they_are_broken_by_however_little_or_much(self, storage_url: str) -> None:
+        study = one(constraints=[{"metric": "gap", "max": 0}])
+        with TrialLoop(study, storage_url, NAME) as loop:
+            for loss, gap in ((1, 1e-300), (2, 1e300), (3, 0), (4, -1e300)):
+                run(loop, study, {"loss": loss, "gap": gap})
+        assert [trial.number for trial in snapshot_of(storage_url, study).best] == [2, 3]
+
     def test_the_front_keeps_them(self, storage_url: str) -> None:
         study = two(constraints=[{"metric": "eval_size", "max": 25}])
         with TrialLoop(study, storage_url, NAME) as loop:

@@ -10,11 +10,18 @@ FEASIBLE = """
     and not exists (select 1 from trial_user_attributes w where w.trial_id = t.trial_id and w.key = :taken)
     and not exists (
         select 1 from trial_system_attributes c where c.trial_id = t.trial_id
-        and case when c.key like :constraint then cast(c.value_json as float) > 0 else false end
+        and c.key like :constraint and c.value_json not like :negative and c.value_json not in ('0', '0.0')
     )
 """
-"""Of a row of ``trials t``. Optuna's columns: a constraint above 0 is broken."""
-FEASIBLE_NAMES = {"taken": attributes.TAKEN_FROM, "constraint": attributes.CONSTRAINT_PREFIX + "%"}
+"""Of a row of ``trials t``. Optuna's columns: a constraint above 0 is broken.
+
+By its JSON, whose sign is its first character: the databases share no cast to double precision, and MySQL's to float
+fails above 3.4e38."""
+FEASIBLE_NAMES = {
+    "taken": attributes.TAKEN_FROM,
+    "constraint": attributes.CONSTRAINT_PREFIX + "%",
+    "negative": "-%",
+}
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
