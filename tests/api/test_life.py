@@ -18,6 +18,7 @@ from tests.api.harness import Team, eventually, study
 from tests.api.policies import policy
 from tests.support.kubectl import KubectlError
 from tests.support.postgres import Postgres
+from tests.support.trials import take
 
 NEW_IMAGE = {"template": {"spec": {"containers": [{"name": "worker", "image": "new:1"}]}}}
 
@@ -31,12 +32,6 @@ def worker(served: Team, group: int = 0) -> Iterator[TrialLoop]:
     name = stored_study_name(made.metadata)
     with TrialLoop(made.spec, served.secret(), name, group, revision=revision) as loop:
         yield loop
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment), assigned
-    return assigned
 
 
 def complete(loop: TrialLoop, trial: Assignment) -> None:

@@ -9,11 +9,12 @@ import pytest
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import stored_study_name
 from hpstudy.storage import attributes
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from hpstudy_operator.plan import MAX_ENDED_PODS
 from tests.api.client import Resource
 from tests.api.harness import Team, eventually, study
+from tests.support.trials import take
 
 MEMORY = {"template": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "64Mi"}}}]}}}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "make room"}
@@ -23,12 +24,6 @@ def worker(served: Team) -> TrialLoop:
     """As the driver in pod 0 opens it."""
     made = parse_study({**served.study(), "status": {}})
     return TrialLoop(made.spec, served.secret(), stored_study_name(made.metadata))
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment)
-    return assigned
 
 
 def end_pod(served: Team, code: int, reason: str, *conditions: Resource) -> str:

@@ -12,6 +12,7 @@ from hpstudy.space.load import read_space
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.support.builders import spec
+from tests.support.trials import take
 
 RANDOM = {"name": "RandomSampler"}
 SPACE = {
@@ -24,13 +25,6 @@ SPACE = {
 }
 FLAT = {"parameters": {"x": {"type": "float", "low": -2, "high": 2}, "y": {"type": "float", "low": 0, "high": 4}}}
 LISTS = {"optuna": {"sizes": {"suggest_categorical": {"choices": [[8, 8], [16], "wide"]}}}}
-
-
-def take(loop: TrialLoop) -> Assignment:
-    """The next trial."""
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment)
-    return assigned
 
 
 def complete(loop: TrialLoop, study: StudySpec, **metrics: Any) -> Assignment:

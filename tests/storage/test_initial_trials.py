@@ -14,8 +14,9 @@ from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.storage.seeded_studies import LISTS, complete, initial, middle, take
+from tests.storage.seeded_studies import LISTS, complete, initial, middle
 from tests.storage.stored import NAME, trials_of
+from tests.support.trials import take
 
 
 class TestInitialTrials:

@@ -20,6 +20,7 @@ from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import conclude, conclude_pruned
 from tests.storage.stored import NAME, opened, snapshot_of, trials_of
 from tests.support.builders import spec
+from tests.support.trials import take
 
 SPACE = {"parameters": {"x": {"type": "float", "low": -2, "high": 2}, "y": {"type": "float", "low": -2, "high": 2}}}
 TWO = [{"metric": "f1", "direction": "maximize"}, {"metric": "eval_size", "direction": "minimize"}]
@@ -32,12 +33,6 @@ def one(**fields: Any) -> StudySpec:
 
 def two(**fields: Any) -> StudySpec:
     return one(**({"objectives": TWO} | fields))
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment)
-    return assigned
 
 
 def run(loop: TrialLoop, study: StudySpec, metrics: Mapping[str, float]) -> Assignment:

@@ -27,6 +27,7 @@ from hpstudy.trials.retries import has_retry
 from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
 from tests.support.forkserver import PROCESSES
+from tests.support.trials import take
 
 ONCE_EACH = {"error": 1, "oom": 1, "metricMissing": 1, "timeout": 1, "preempted": 1, "lost": 1}
 
@@ -36,12 +37,6 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to hold"
         time.sleep(0.02)
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment), assigned
-    return assigned
 
 
 def fail(loop: TrialLoop, trial: Assignment, failure: Failure, message: str = "boom") -> None:

@@ -19,12 +19,7 @@ from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment), assigned
-    return assigned
+from tests.support.trials import take
 
 
 def complete(loop: TrialLoop, trial: Assignment) -> None:

@@ -23,30 +23,13 @@ from hpstudy.storage.settings import record_settings
 from hpstudy.storage.urls import parse_url
 from hpstudy.trials import explaining, ownership
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
 from tests.support.postgres import Postgres
+from tests.support.trials import complete, stored_trials, take
 
 NAME = "study"
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment)
-    return assigned
-
-
-def complete(value: float = 1.0) -> Outcome:
-    return Outcome(values=(value,), metrics={"loss": value})
-
-
-def stored_trials(url: str) -> list[optuna.trial.FrozenTrial]:
-    storage = open_storage(url)
-    try:
-        return optuna.load_study(study_name=NAME, storage=storage).trials
-    finally:
-        storage.engine.dispose()
 
 
 def test_a_full_budget_waits_for_the_running_trial_and_takes_its_place_when_it_fails(storage_url: str) -> None:

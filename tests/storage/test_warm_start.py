@@ -18,9 +18,10 @@ from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.trials.budget import Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
-from tests.storage.seeded_studies import FLAT, LISTS, SPACE, complete, initial, made_up, middle, take
+from tests.storage.seeded_studies import FLAT, LISTS, SPACE, complete, initial, made_up, middle
 from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
+from tests.support.trials import take
 
 
 def other_study(

@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import optuna
-
 from hpstudy.api.study import StudySpec
-from hpstudy.storage.opening import open_storage
 from hpstudy.trials.budget import Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
@@ -47,15 +44,6 @@ def run(loop: TrialLoop, trials: int, value: Callable[[dict[str, Any]], float] |
 def value_of(parameters: dict[str, Any]) -> float:
     """What they come to."""
     return sum(float(value) ** 2 for value in parameters.values() if isinstance(value, int | float))
-
-
-def stored_trials(url: str) -> list[optuna.trial.FrozenTrial]:
-    """As anybody would read them."""
-    storage = open_storage(url)
-    try:
-        return optuna.load_study(study_name=NAME, storage=storage).trials
-    finally:
-        storage.engine.dispose()
 
 
 TWO = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "maximize"}]

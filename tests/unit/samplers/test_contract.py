@@ -27,6 +27,7 @@ from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
+from tests.support.trials import take
 from tests.unit.samplers import native_spaces
 
 pytestmark = [
@@ -85,12 +86,6 @@ Point = dict[str, Any]
 def a_study(backend: str, parameters: dict[str, Any] = SMALL, **fields: Any) -> StudySpec:
     form = {"parameters": parameters}
     return spec(backend=backend, **{"searchSpace": form, "sampler": SEEDED[backend], "parallelism": 6, **fields})
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment), assigned
-    return assigned
 
 
 def check(point: Point) -> None:

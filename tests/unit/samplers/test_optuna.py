@@ -14,7 +14,8 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.loop import Assignment, TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
-from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run, stored_trials
+from tests.support.trials import stored_trials
+from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
     ("TPESampler", {"seed": 1, "n_startup_trials": 2, "multivariate": True, "constant_liar": True}, FLAT, True),

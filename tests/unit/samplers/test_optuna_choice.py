@@ -12,7 +12,8 @@ from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.loop import TrialLoop
 from tests.support.builders import spec
-from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run, stored_trials
+from tests.support.trials import stored_trials
+from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run
 
 
 @pytest.mark.parametrize(

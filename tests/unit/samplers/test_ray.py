@@ -7,16 +7,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import BaseSampler
-from optuna.testing.pytest_samplers import RelativeSamplerTestCase
+from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_sampler, check_algorithms
 from hpstudy.samplers.engine import EngineSampler, read_history
-from hpstudy.space.dimensions import Dimension, SearchSpace
 from hpstudy.space.load import read_space
 from hpstudy.storage import attributes
 from tests.support.builders import spec
@@ -383,26 +380,3 @@ def test_a_missing_package_is_named(name: str, module: str, package: str, monkey
     with pytest.raises(InvalidStudyError) as refusal:
         build_sampler(study, read_space(study))
     assert f"{name} needs the package {package}, which is not installed" in refusal.value.message
-
-
-class OfAnySpace(optuna.samplers.RandomSampler):
-    """HyperOptSearch over whatever space Optuna's own tests ask for; the default searcher has test_optuna_suite."""
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        space = SearchSpace(
-            Dimension(name, distribution, choices=tuple(getattr(distribution, "choices", ())))
-            for name, distribution in search_space.items()
-        )
-        made = build_sampler(spec(backend="ray", sampler={"name": "HyperOptSearch"}), space)
-        return made.sample_relative(study, trial, search_space)
-
-
-class TestHyperOptSearchByOptunasOwnTests(RelativeSamplerTestCase):
-    @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
-        return OfAnySpace

@@ -17,9 +17,10 @@ from hpstudy.samplers.sigopt import TOKEN, URL
 from hpstudy.space.load import read_space
 from hpstudy.storage.attributes import Failure
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
+from tests.support.trials import complete, take
 from tests.unit.samplers.sigopt_rest import TOKEN as SECRET
 from tests.unit.samplers.sigopt_rest import Experiment, SigOptRest, serving
 
@@ -41,16 +42,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SigOptRest]:
 def a_spec(space: Any = (X, BATCH), **fields: Any) -> StudySpec:
     form = {"parameters": space} if isinstance(space, dict) else {"sigopt": list(space)}
     return spec(**{"backend": "sigopt", "searchSpace": form, "budget": {"maxTrials": 6}} | fields)
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment)
-    return assigned
-
-
-def complete(value: float = 1.0) -> Outcome:
-    return Outcome(values=(value,), metrics={"loss": value})
 
 
 def only(server: SigOptRest) -> Experiment:

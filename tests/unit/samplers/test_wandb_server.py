@@ -23,9 +23,10 @@ from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
+from tests.support.trials import take
 from tests.unit.samplers.wandb_loopback import KEY, WandbServer, wandb_server
 
 NATIVE = {
@@ -50,12 +51,6 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbSer
 
 def a_study(native: dict[str, Any] | None = None, **fields: Any) -> StudySpec:
     return spec(**{"backend": "wandb", "searchSpace": {"wandb": native or NATIVE}, **fields})
-
-
-def take(loop: TrialLoop) -> Assignment:
-    assigned = loop.next()
-    assert isinstance(assigned, Assignment), assigned
-    return assigned
 
 
 def stored(url: str) -> optuna.Study:
