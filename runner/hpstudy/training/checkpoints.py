@@ -1,13 +1,18 @@
 """A trial's checkpoints as its ranks make and find them."""
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from hpstudy.checkpoints.store import BEST, LAST, CheckpointStore, clear
+from hpstudy.training.shards import lacking
 
+_log = logging.getLogger(__name__)
+_SHOWN = 3  # parts that a warning names
 _RECORD = ".hpstudy.json"
 """In a last checkpoint: what the trial had reported until then."""
 TRAINING_STATE = (
@@ -54,6 +59,7 @@ class TrialCheckpoints:
         self.folder = folder
         self.reports: list[tuple[int, dict[str, Any]]] = []
         self.extra: dict[str, Any] = {}
+        self._warned = False
 
     @property
     def active(self) -> bool:
@@ -93,16 +99,29 @@ class TrialCheckpoints:
 
     def publish_last(self, folder: Path) -> None:
         """Make what is in the folder the checkpoint that a continuation starts from; nothing when it is empty."""
-        if not self.active or _is_empty(folder):
+        if not self.active or _is_empty(folder) or not self._is_whole(folder, ()):
             return
         (folder / _RECORD).write_text(json.dumps({"reports": self.reports, "extra": self.extra}))
         self._store.publish(self._number, LAST, folder)
 
     def publish_best(self, folder: Path) -> None:
         """Make what is in the folder the checkpoint that goes with the trial's result; nothing when it is empty."""
-        if not self.active or self.keep == "none" or _is_empty(folder):
+        if not self.active or self.keep == "none" or _is_empty(folder) or not self._is_whole(folder, TRAINING_STATE):
             return
         self._store.publish(self._number, BEST, folder, leave_out=TRAINING_STATE)
+
+    def _is_whole(self, folder: Path, leave_out: Collection[str]) -> bool:
+        """Whether nothing of it is on another node. Of half a model nobody should hear that it is the best one."""
+        parts = [part for part in lacking(folder) if not any(fnmatch(part.split("/")[0], each) for each in leave_out)]
+        if parts and not self._warned:
+            self._warned = True
+            _log.warning(
+                "a checkpoint of trial %d is not kept: it is sharded over nodes, and rank zero's lacks %s. "
+                "Save it whole (FSDP: state_dict_type FULL_STATE_DICT), or train each trial on one node",
+                self._number,
+                ", ".join(parts[:_SHOWN]) + (", …" if len(parts) > _SHOWN else ""),
+            )
+        return not parts
 
     def note(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Remember a report for the next last checkpoint."""
