@@ -55,7 +55,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
             monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            s3fs.S3FileSystem(skip_instance_cache=True).mkdirs(BUCKET, exist_ok=True)
+            s3fs.S3FileSystem().mkdirs(BUCKET, exist_ok=True)
             checkpoints["url"] = f"s3://{BUCKET}/{uuid4().hex}"
         case "gs":
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gs"))
