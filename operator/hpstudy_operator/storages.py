@@ -30,8 +30,9 @@ _log = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """A storage that nobody asked about for so long gives its connection back: a database has a limited number of them."""
 MAX_OPEN = 32
-"""Connections that are kept at most, whatever the number of namespaces. Each is a tenant's own: what a tenant may put
-in the place of its tables, views and triggers, must never run in a session of the administrator's."""
+"""Connections that are kept at most, whatever the number of namespaces; each thread may have one more in hand. Each is
+a tenant's own: what a tenant may put in the place of its tables, views and triggers, must never run in a session of the
+administrator's."""
 MAX_LISTENERS = 16
 """Databases that are listened to at most, one connection each; the operator's own is one for all namespaces, and the
 others are polled."""
