@@ -119,7 +119,7 @@ class Operator:
         self._storages.start()
         self._queue.start()
         for key in self._watches.studies:
-            self._queue.add(key)
+            self._queue.add(key, calm=True)
         if self._election:
             await self._election.lose()
             _log.critical("the Lease was not renewed in time: this replica ends, so that no two act")
@@ -144,17 +144,17 @@ class Operator:
         key = Key(namespace or "", name)
         self._watches.hear(KIND, event["type"], dict(body))
         self._studies.hear(key, event["type"], dict(body))
-        self._add(key)
+        self._add(key, calm=_is_old(event))
 
     async def _on_job(self, event: Any, body: Any, **_: Any) -> None:
         self._watches.hear("Job", event["type"], dict(body))
         self._restarts.hear_job(event["type"], dict(body))
-        self._add(study_of(body))
+        self._add(study_of(body), calm=_is_old(event))
 
     async def _on_pod(self, event: Any, body: Any, **_: Any) -> None:
         self._watches.hear("Pod", event["type"], dict(body))
         self._restarts.hear_pod(event["type"], dict(body))
-        self._add(study_of(body))
+        self._add(study_of(body), calm=_is_old(event))
 
     def _on_trial(self, namespace: str, name: str) -> None:
         """A trial began or ended; called from any thread."""
@@ -164,9 +164,9 @@ class Operator:
         if (delay := self._pace.delay(key, self._loop.time())) is not None:
             self._queue.add_after(key, delay)
 
-    def _add(self, key: Key) -> None:
+    def _add(self, key: Key, *, calm: bool = False) -> None:
         if self._is_leading:
-            self._queue.add(key)
+            self._queue.add(key, calm=calm)
 
     def _sick(self) -> str:
         """What a restart would mend."""
@@ -214,6 +214,11 @@ class Operator:
         self._studies.keep(self._watches.studies)
         for key in missed:
             self._add(key)
+
+
+def _is_old(event: Any) -> bool:
+    """Whether the object is only listed, as a watch begins."""
+    return event["type"] is None
 
 
 def kopf_settings() -> kopf.OperatorSettings:

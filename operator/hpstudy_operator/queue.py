@@ -1,13 +1,15 @@
 """One queue of keys, each of them once: however often a key is added, it is never worked on twice at the same time.
 
 The rules are those of client-go's workqueue: a key added while it is being worked on runs once more afterwards; a key
-that failed comes back after a delay that doubles.
+that failed comes back after a delay that doubles. And, as in controller-runtime's priority queue, a key to which
+nothing happened, whose turn has only come round, lets the others pass.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from typing import Generic, TypeVar
 
 _log = logging.getLogger(__name__)
@@ -18,6 +20,9 @@ FIRST_RETRY = 1.0
 connection that broke, and are over by then."""
 LAST_RETRY = 60.0
 """The longest such delay: an outage that ends is noticed within a minute."""
+YIELD_SECONDS = 30.0
+"""For how long a calm key lets those pass to which something happened. A thousand studies take a minute to be looked
+at, and what somebody changes meanwhile is not to wait for that."""
 
 
 class KeyedQueue(Generic[K]):
@@ -41,14 +46,19 @@ class KeyedQueue(Generic[K]):
         self._workers = workers
         self._expected = expected
         self._about = about
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._ready: asyncio.PriorityQueue[tuple[float, int, K]] = asyncio.PriorityQueue()
+        """Keys with what orders them; those that do not wait any more are passed over."""
+        self._turns = count()
         self._waiting: dict[K, float] = {}
         """Keys in ``_ready``, and since when."""
+        self._calm: set[K] = set()
+        """Those of them to which nothing happened."""
         self._active: dict[K, float] = {}
         """Keys being worked on, and since when."""
         self._again: set[K] = set()
         """Keys added while they were being worked on."""
-        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._timers: dict[K, tuple[asyncio.TimerHandle, bool]] = {}
+        """Keys that are added later, and whether they are calm then."""
         self._failures: dict[K, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
@@ -62,7 +72,7 @@ class KeyedQueue(Generic[K]):
         were finished. A pass that is cut off would be repeated anyway, but its database session ends cleanly this way.
         """
         self._is_stopping = True
-        for timer in self._timers.values():
+        for timer, _ in self._timers.values():
             timer.cancel()
         self._timers.clear()
         while not self._ready.empty():
@@ -76,28 +86,35 @@ class KeyedQueue(Generic[K]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return has_finished
 
-    def add(self, key: K) -> None:
-        """Work on the key as soon as a worker is free; not at all any more once it was stopped."""
+    def add(self, key: K, *, calm: bool = False) -> None:
+        """Work on the key as soon as a worker is free; not at all any more once it was stopped.
+
+        Args:
+            calm: nothing happened to it that somebody waits for.
+        """
         if self._is_stopping:
             return
-        if timer := self._timers.pop(key, None):
-            timer.cancel()
+        if planned := self._timers.pop(key, None):
+            planned[0].cancel()
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting[key] = asyncio.get_running_loop().time()
-            self._ready.put_nowait(key)
+            self._put(key, calm=calm)
+        elif key in self._calm and not calm:
+            self._put(key, calm=False)
 
-    def add_after(self, key: K, delay: float) -> None:
+    def add_after(self, key: K, delay: float, *, calm: bool = False) -> None:
         """Work on the key after the delay in seconds, unless it is due, or something adds it, earlier."""
-        if key in self._waiting or key in self._again or self._is_stopping:
+        if key in self._again or self._is_stopping or (key in self._waiting and (calm or key not in self._calm)):
             return
         loop = asyncio.get_running_loop()
-        if timer := self._timers.get(key):
-            if timer.when() <= loop.time() + delay:
+        if planned := self._timers.get(key):
+            timer, was_calm = planned
+            if timer.when() <= loop.time() + delay and (calm or not was_calm):
                 return
             timer.cancel()
-        self._timers[key] = loop.call_later(delay, self._due, key)
+        self._timers[key] = loop.call_later(delay, self._due, key, calm), calm
 
     def __len__(self) -> int:
         """Keys that wait for a worker."""
@@ -108,14 +125,21 @@ class KeyedQueue(Generic[K]):
         since = [*self._waiting.values(), *self._active.values()]
         return asyncio.get_running_loop().time() - min(since) if since else 0.0
 
-    def _due(self, key: K) -> None:
+    def _due(self, key: K, calm: bool) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self.add(key, calm=calm)
+
+    def _put(self, key: K, *, calm: bool) -> None:
+        (self._calm.add if calm else self._calm.discard)(key)
+        self._ready.put_nowait((asyncio.get_running_loop().time() + calm * YIELD_SECONDS, next(self._turns), key))
 
     async def _run(self) -> None:
         while True:
-            key = await self._ready.get()
-            self._waiting.pop(key, None)
+            _, _, key = await self._ready.get()
+            if key not in self._waiting:
+                continue  # it has passed others, and been worked on
+            del self._waiting[key]
+            self._calm.discard(key)
             self._active[key] = asyncio.get_running_loop().time()
             try:
                 delay = await self._work(key)
@@ -132,4 +156,4 @@ class KeyedQueue(Generic[K]):
                 self._again.discard(key)
                 self.add(key)
             elif delay is not None:
-                self.add_after(key, delay)
+                self.add_after(key, delay, calm=key not in self._failures)

@@ -241,3 +241,80 @@ def test_what_is_logged_of_a_key_says_so(caplog: pytest.LogCaptureFixture) -> No
         assert "reviews: reviews failed, again in 1 s: no" in caplog.text
 
     run(scenario)
+
+
+class TestCalmKeys:
+    def test_what_happened_passes_keys_whose_turn_has_only_come_round(self) -> None:
+        async def scenario() -> None:
+            done: list[str] = []
+
+            async def work(key: str) -> None:
+                done.append(key)
+
+            queue_ = KeyedQueue(work, workers=1)
+            for key in ("a", "b", "c"):
+                queue_.add(key, calm=True)
+            queue_.add("changed")
+            queue_.add("c")
+            queue_.add_after("b", 0)  # a trial of it ended
+            await asyncio.sleep(0.01)
+            assert len(queue_) == 4
+            queue_.start()
+            while len(done) < 4:
+                await asyncio.sleep(0)
+            queue_.add("c")
+            while len(done) < 5:
+                await asyncio.sleep(0)
+            await queue_.stop(_PATIENCE)
+            assert done == ["changed", "c", "b", "a", "c"]
+
+        run(scenario)
+
+    def test_they_are_not_passed_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(queue, "YIELD_SECONDS", 0.02)
+
+        async def scenario() -> None:
+            done: list[str] = []
+
+            async def work(key: str) -> None:
+                done.append(key)
+                queue_.add("busy" if key == "busier" else "busier")
+                await asyncio.sleep(0.001)
+
+            queue_ = KeyedQueue(work, workers=1)
+            queue_.add("calm", calm=True)
+            queue_.add("busy")
+            queue_.start()
+            while "calm" not in done:
+                await asyncio.sleep(0)
+            await queue_.stop(_PATIENCE)
+            assert done.index("calm") > 1
+
+        run(scenario)
+
+    def test_a_key_that_comes_round_is_calm_and_one_that_failed_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(queue, "FIRST_RETRY", 0.01)
+
+        async def scenario() -> None:
+            done: list[str] = []
+
+            async def work(key: str) -> float | None:
+                done.append(key)
+                if key == "blocker":
+                    await asyncio.sleep(0.03)  # the others come due meanwhile
+                if done.count(key) == 1:
+                    if key == "fails":
+                        raise RuntimeError("for once")
+                    return 0.01 if key == "round" else None
+                return None
+
+            queue_ = KeyedQueue(work, workers=1, expected=(RuntimeError,))
+            for key in ("round", "fails", "blocker"):
+                queue_.add(key)
+            queue_.start()
+            while len(done) < 5:
+                await asyncio.sleep(0)
+            await queue_.stop(_PATIENCE)
+            assert done == ["round", "fails", "blocker", "fails", "round"]
+
+        run(scenario)
