@@ -209,9 +209,9 @@ class Team:
 
     def pods(self, job: str = "reviews-0", count: int = 1) -> list[Resource]:
         """The pods that the Job controller made, once they exist."""
-        uid = self.job(job)["metadata"]["uid"]
 
         def look() -> list[Resource] | None:
+            uid = self.job(job)["metadata"]["uid"]  # a Job may be replaced meanwhile
             found = [
                 pod
                 for pod in self.api.list("pods", self.namespace)
