@@ -155,13 +155,16 @@ class Database:
         self._followed.pop(stored, None)
         self._refused.pop(stored, None)
 
-    def close(self, wait: float = 0.0) -> None:
-        """Give the connection back; what is known stays. Not while it is used, for which it waits so many seconds."""
-        if self._take(wait):
-            try:
-                self._disconnect()
-            finally:
-                self._release()
+    def close(self, wait: float = 0.0) -> bool:
+        """Give the connection back; what is known stays. Not while it is used, for which it waits so many seconds;
+        returns whether it was given back."""
+        if not self._take(wait):
+            return False
+        try:
+            self._disconnect()
+        finally:
+            self._release()
+        return True
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

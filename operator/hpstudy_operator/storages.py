@@ -5,7 +5,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,9 +32,9 @@ _log = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """A storage that nobody asked about for so long gives its connection back: a database has a limited number of them."""
 MAX_OPEN = 32
-"""Connections that are kept at most, whatever the number of namespaces; each thread may have one more in hand. Each is
-a tenant's own: what a tenant may put in the place of its tables, views and triggers, must never run in a session of the
-administrator's."""
+"""Connections to storages at most, whatever the number of namespaces: more than there are threads, so that one of them
+is always idle. Each is a tenant's own: what a tenant may put in the place of its tables, views and triggers, must never
+run in a session of the administrator's."""
 MAX_LISTENERS = 16
 """Databases that are listened to at most, one connection each; the operator's own is one for all namespaces, and the
 others are polled."""
@@ -78,6 +80,9 @@ class Storages:
         self._moved = moved
         self._outages = outages or Outages()
         self._guard = threading.Lock()
+        self._making_room = threading.Lock()
+        self._expected = Counter[Database]()
+        """Databases that may be opened at any moment, and by how many threads."""
         self._databases: dict[str, Database] = {}
         self._followed: dict[str, _Followed] = {}
         """Studies by the words with which databases tell of them."""
@@ -205,17 +210,28 @@ class Storages:
             earlier = self._followed.get(word_of(study.metadata.uid))
         if earlier and earlier.database is not database:  # the Secret has another URL now
             self.forget(study.metadata.namespace, study.metadata.name)
-        self._make_room(database)
-        snapshot = database.look(study, generation, ends, with_longest, with_begun)
+        with self._room_for(database):
+            snapshot = database.look(study, generation, ends, with_longest, with_begun)
         self._follow(url, database, study.metadata)
         return snapshot
 
-    def _make_room(self, coming: Database) -> None:
-        """Close the connections that were used longest ago."""
-        with self._guard:
-            others = [database for database in self._databases.values() if database.is_open and database is not coming]
-        for database in sorted(others, key=lambda d: d.used)[: max(0, len(others) + 1 - MAX_OPEN)]:
-            database.close()
+    @contextmanager
+    def _room_for(self, coming: Database) -> Iterator[None]:
+        """Close the connections that were used longest ago, so that one more may be opened."""
+        with self._making_room:
+            with self._guard:
+                known = [database for database in self._databases.values() if database is not coming]
+            others = [database for database in known if database.is_open or self._expected[database]]
+            surplus = len(others) + 1 - MAX_OPEN
+            for database in sorted(others, key=lambda d: d.used):
+                if surplus > 0 and not self._expected[database] and database.close():
+                    surplus -= 1
+            self._expected[coming] += 1
+        try:
+            yield
+        finally:
+            with self._making_room:
+                self._expected -= Counter([coming])
 
     def _follow(self, url: str, database: Database, study: Metadata) -> None:
         key, word = (study.namespace, study.name), word_of(study.uid)
@@ -251,9 +267,9 @@ class Storages:
             with self._guard:
                 due = [database for url, database in self._databases.items() if database.is_due(heard=self._hears(url))]
             for database in due:
-                self._make_room(database)
                 try:
-                    moved = database.poll()
+                    with self._room_for(database):
+                        moved = database.poll()
                 except Exception:
                     _log.exception("a storage could not be polled")  # the next poll may go well
                     continue

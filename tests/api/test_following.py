@@ -1,13 +1,18 @@
 """What the storage tells: the end of a trial reaches the operator without a poll, and nobody else learns from it."""
 
 import queue
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg2
 import pytest
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import Pool
 
 from hpstudy.api.load import parse_study
 from hpstudy.storage.bell import CHANNEL, word_of
@@ -175,22 +180,49 @@ def test_a_study_that_is_over_is_followed_no_longer(team: Team, follower: Follow
     assert follower.storages._listeners == {}
 
 
-@pytest.mark.usefixtures("never_polled")
+@contextmanager
+def peak_of_connections(roles: set[str]) -> Iterator[list[int]]:
+    """How many connections as these roles were open at the same time, at most so far."""
+    live, peak, lock = set[int](), [0], threading.Lock()
+
+    def opened(connection: "psycopg2.extensions.connection", _: object) -> None:
+        if connection.info.user in roles:
+            with lock:
+                live.add(id(connection))
+                peak[0] = max(peak[0], len(live))
+
+    def closed(connection: "psycopg2.extensions.connection", _: object) -> None:
+        with lock:
+            live.discard(id(connection))
+
+    event.listen(Pool, "connect", opened)
+    event.listen(Pool, "close", closed)
+    try:
+        yield peak
+    finally:
+        event.remove(Pool, "connect", opened)
+        event.remove(Pool, "close", closed)
+
+
 def test_connections_are_bounded_whatever_the_number_of_namespaces(
     server: ApiServer, team: Team, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storages, "MAX_OPEN", 2)
+    looking = 2
+    monkeypatch.setattr(storages, "MAX_OPEN", looking + 1)  # and one thread polls
+    monkeypatch.setattr(storages, "_TURN", 0.01)
+    for name in ("HEARD_SECONDS", "BUSY_SECONDS", "CALM_SECONDS"):
+        monkeypatch.setattr(database_module, name, 0.0)
     tenants = []
-    for number in range(5):
+    for number in range(6):
         namespace = f"{team.namespace}-{number}"
         team.api.create_namespace(namespace)
         tenants.append(Team(namespace, team.api, server.kubectl.in_namespace(namespace)))
         tenants[-1].apply(study())
-    follower.look(tenants[0])
-    follower.until_heard(tenants[0])
-    known = follower.storages._databases
-    eventually(lambda: all(each.polled > 0 for each in known.values()), "poll with which a listener begins")
-    for _ in range(2):
-        for tenant in tenants:
-            follower.look(tenant)
-        assert sum(database.is_open for database in known.values()) <= 2
+        follower.look(tenants[-1])
+    roles = {str(make_url(tenant.secret()).username) for tenant in tenants}
+    for database in follower.storages._databases.values():
+        database.close(PATIENCE)  # only those that are opened from here on are counted
+    with peak_of_connections(roles) as peak, ThreadPoolExecutor(looking) as threads:
+        for _ in range(5):
+            list(threads.map(follower.look, tenants))
+        assert peak[0] == looking + 1
