@@ -10,8 +10,9 @@ import pytest
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import REVISION_VARIABLE, stored_study_name
 from hpstudy.storage.attributes import Failure
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.api.client import Resource
 from tests.api.harness import Operator, Team, eventually, study

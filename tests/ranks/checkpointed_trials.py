@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -59,6 +60,24 @@ def obeys(trial: Trial) -> float:
             raise TrialStopped
         Path(os.environ["TEST_FOLDER"], f"step-{trial.rank}").write_text(str(step))
     return float(last - first)
+
+
+def obeys_beside_another(trial: Trial) -> float:
+    """The second ends once the first has begun to step; the third and later ones run alone."""
+    if trial.number != 1:
+        return obeys(trial)
+    while not Path(os.environ["TEST_FOLDER"], "step-0").exists():
+        time.sleep(0.05)
+    return 0.0
+
+
+def ponders(trial: Any) -> dict[str, float]:
+    """A proposal that, for the third trial, takes longer than any grace period."""
+    parameters = {"x": trial.suggest_float("x", 0, 1)}
+    if trial.number == 2:
+        Path(os.environ["TEST_FOLDER"], "ponders").touch()
+        time.sleep(300)
+    return parameters
 
 
 def asks_once(trial: Trial) -> float:

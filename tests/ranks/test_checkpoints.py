@@ -81,6 +81,27 @@ def test_a_function_that_is_told_to_stop_saves_on_all_ranks_first(tmp_path: Path
         assert made.trials()[1].value == 3
 
 
+def test_a_pod_that_ponders_over_a_proposal_lets_its_other_trial_save(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "trial": {"function": "checkpointed_trials:obeys_beside_another"},
+        "searchSpace": {"python": "checkpointed_trials:ponders"},
+        "checkpoints": {},
+        "budget": {"maxTrials": 3},
+        "workers": {"trialsPerPod": 2},
+    }
+    with group(tmp_path, "", **options) as made:
+        eventually((tmp_path / "ponders").exists)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join() == [143]
+        assert made.states() == ["FAIL", "COMPLETE", "FAIL", "WAITING", "WAITING"]
+        assert [failure(made, number)[0] for number in (0, 2)] == ["preempted"] * 2
+        saved = tmp_path / "checkpoints" / "study" / "trial-0" / LAST / "state-0"
+        assert int(saved.read_text()) == int((tmp_path / "step-0").read_text()) + 1
+        made.start(0)
+        eventually(lambda: made.states()[4:] == ["COMPLETE"])
+        assert made.trials()[4].value == 3, "it went on"
+
+
 def test_a_trial_that_does_not_come_to_save_is_handed_back_within_the_grace_period(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "trial": {"function": "checkpointed_trials:asks_once"},

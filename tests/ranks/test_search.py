@@ -17,7 +17,8 @@ from hpstudy.search.options import Options
 from hpstudy.search.plan import Plan
 from hpstudy.search.results import log_end
 from hpstudy.storage import attributes
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.support.builders import spec
 from tests.support.processes import REPOSITORY

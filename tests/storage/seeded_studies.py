@@ -9,7 +9,8 @@ from optuna.study import StudyDirection
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.engine import EngineSampler, Observation
 from hpstudy.space.load import read_space
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.support.builders import spec
 from tests.support.trials import take

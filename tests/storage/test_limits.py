@@ -13,8 +13,9 @@ from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.limits import Spent, read_spent
 from hpstudy.storage.settings import record_settings
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict, judge
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
 from tests.storage.stored import NAME, opened, snapshot_of, trials_of
 from tests.support.builders import spec

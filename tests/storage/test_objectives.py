@@ -16,7 +16,8 @@ from hpstudy.samplers.engine import EngineSampler, Observation
 from hpstudy.space.load import read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.pareto import Direction, hypervolume
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude, conclude_pruned
 from tests.storage.stored import NAME, opened, snapshot_of, trials_of
 from tests.support.builders import spec

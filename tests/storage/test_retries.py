@@ -20,8 +20,9 @@ from hpstudy.storage.ends import PodEnd, record_end
 from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.settings import record_settings
 from hpstudy.trials import explaining
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from hpstudy.trials.retries import has_retry
 from tests.storage.stored import NAME, snapshot_of, trials_of

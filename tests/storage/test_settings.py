@@ -14,8 +14,9 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.settings import record_settings
 from hpstudy.storage.urls import parse_url
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec

@@ -11,8 +11,9 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import check_algorithms
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict, judge
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.storage.stored import NAME, snapshot_of
 from tests.support.builders import spec

@@ -3,7 +3,8 @@
 import optuna
 
 from hpstudy.storage.opening import open_storage
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 
 

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from hpstudy.storage.attributes import Failure
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.causes import Cause, Kind
-from hpstudy.trials.loop import Assignment
 from hpstudy.trials.messages import Result
 from hpstudy.worker.attempts import PREEMPTED, Attempt
 from tests.support.builders import spec

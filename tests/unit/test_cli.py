@@ -23,8 +23,9 @@ from hpstudy.cli.run import _local
 from hpstudy.cli.text import format_seconds
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import StudySnapshot
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.support.builders import manifest, spec, study
 

@@ -12,6 +12,7 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Algorithm
 from hpstudy.samplers.algorithms import hint
+from hpstudy.search.sweeps import LABELS
 
 BACKENDS = ("optuna", "ray", "wandb", "sigopt")
 MAX_FAILED_TRIALS = 3
@@ -25,8 +26,6 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "wandb": (*_EVERY, "project", "entity", "name", "metric", "sweep_id"),
     "sigopt": (*_EVERY, "project"),
 }
-_LABELS = ("project", "entity", "name")
-"""Of a W&B sweep."""
 _HERE = "a trial runs in this process, under torchrun on all its ranks"
 _REFUSED: Mapping[str, Mapping[str, str]] = {
     "optuna": {
@@ -128,7 +127,7 @@ def read_options(backend: str, given: Mapping[str, Any]) -> Options:
         timeout=timeout,
         catch=_classes(given.get("catch")),
         max_failed_trials=failed,
-        sweep={key: given[key] for key in _LABELS if given.get(key)} if backend == "wandb" else {},
+        sweep={key: given[key] for key in LABELS if given.get(key)} if backend == "wandb" else {},
         metric=given.get("metric"),
         sweep_id=given.get("sweep_id"),
     )

@@ -8,6 +8,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -27,14 +28,15 @@ from hpstudy.search.ranks import Alone, Ended, Ranks, Several, root_of
 from hpstudy.search.results import best_runs, log_end
 from hpstudy.search.runs import Run
 from hpstudy.search.snapshot import Snapshot
-from hpstudy.search.sweeps import variables
+from hpstudy.search.sweeps import variables, with_labels
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage
 from hpstudy.training.faults import is_out_of_memory, lost_a_peer
 from hpstudy.training.isolation import Baseline, reset
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next
 from hpstudy.trials.causes import Cause, Kind
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
 
 _log = logging.getLogger(__name__)
@@ -324,8 +326,9 @@ def _continue(plan: Plan) -> Plan:
                 "search with the same storage or output_dir",
             )
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-        done = len(optuna.load_study(study_name=plan.name, storage=storage).get_trials(deepcopy=False, states=states))
-        return with_trials(plan, done + plan.spec.budget.max_trials)
+        study = optuna.load_study(study_name=plan.name, storage=storage)
+        done = len(study.get_trials(deepcopy=False, states=states))
+        return with_trials(replace(plan, spec=with_labels(plan.spec, study)), done + plan.spec.budget.max_trials)
     finally:
         storage.engine.dispose()
 

@@ -1,9 +1,24 @@
-"""Where W&B's own callback logs the trials of a sweep."""
+"""Where a W&B sweep is, and W&B's own callback logs its trials."""
+
+from typing import Any
 
 import optuna
 
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
+
+LABELS = ("project", "entity", "name")
+"""Of a sweep: they are no part of what is searched."""
+
+
+def with_labels(spec: StudySpec, study: optuna.Study) -> StudySpec:
+    """The spec of a search that goes on by its ``sweep_id`` alone, with the labels that the search had from the
+    beginning. One that is named must be what it was."""
+    if spec.backend != "wandb" or spec.search_space is None:
+        return spec
+    begun: dict[str, Any] = (study.user_attrs[attributes.SPEC].get("searchSpace") or {}).get("wandb") or {}
+    sweep = {name: begun[name] for name in LABELS if name in begun} | (spec.search_space.wandb or {})
+    return spec.model_copy(update={"search_space": spec.search_space.model_copy(update={"wandb": sweep})})
 
 
 def variables(study: optuna.Study, spec: StudySpec) -> dict[str, str]:

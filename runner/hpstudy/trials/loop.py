@@ -6,7 +6,7 @@ Everything here is storage; no process is started, and time passes only while a 
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,13 +31,15 @@ from hpstudy.storage.opening import open_storage, open_study
 from hpstudy.storage.reading import Tally, read_tally
 from hpstudy.storage.settings import Settings
 from hpstudy.storage.urls import parse_url
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.breaking import Breaker, BrokenOff
 from hpstudy.trials.budget import USED_UP, Next, Standing, Verdict, judge
 from hpstudy.trials.enough import Enough, without_points
 from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.metrics import record_metrics
 from hpstudy.trials.outages import patiently
-from hpstudy.trials.outcome import Outcome
+from hpstudy.trials.outcome import PREEMPTED, Outcome
 from hpstudy.trials.ownership import TURN_SECONDS, GroupLocks, busy
 from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
@@ -45,19 +47,8 @@ from hpstudy.trials.seeding import check_initial_values, seed_study
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+_BROKEN_OFF = Outcome(failure=PREEMPTED[0], message=PREEMPTED[1])
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to run."""
-
-    number: int
-    parameters: dict[str, Any]
-    continues: int | None
-    """The trial whose last checkpoint it starts from, where there is one."""
-    alone: bool  # nothing may run beside it
-    trial: optuna.Trial = field(compare=False, repr=False)
 
 
 class TrialLoop:
@@ -98,6 +89,7 @@ class TrialLoop:
         self._name = name
         self._group = group
         self._asking = False
+        self._breaker = Breaker()
         self._in_hand: set[int] = set()
         """Numbers of the trials that were handed out and not told."""
 
@@ -170,6 +162,8 @@ class TrialLoop:
                 if over and not self._in_hand:  # else the last of them asks again
                     self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
                 return answer
+            except BrokenOff:
+                return Verdict(Next.WAIT)
             except (StorageUnreachableError, InvalidStudyError):
                 raise
             except optuna.TrialPruned:  # a define-by-run function of the user's
@@ -185,6 +179,10 @@ class TrialLoop:
                 if self._space is not None:
                     message = f"the sampler cannot propose a trial: {error}"
                     raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
+
+    def break_off(self) -> None:
+        """From a signal's handler: there will be no more trials here. The one that is being made is handed back."""
+        self._breaker.break_off()
 
     def ask_more(self, call: Callable[[], _T]) -> _T:
         """A call of a trial's own that reads or writes the storage: a parameter that it suggests while it runs."""
@@ -265,7 +263,8 @@ class TrialLoop:
             return settle_sampler(self.study, self._spec, self._space)
 
     def _ask(self, gpus: int, sharing: int) -> Assignment | Verdict:
-        self._enough.look(self._spec, goes_on=lambda: self._judge().next is Next.ASK)
+        with self._breaker.breakable():
+            self._enough.look(self._spec, goes_on=lambda: self._judge().next is Next.ASK)
         in_turn = self._space is None and hooks(self.study.sampler).in_turn
         with self._locks.trying(self._locks.proposing, TURN_SECONDS) if in_turn else nullcontext(True) as turn:
             return self._take(gpus, sharing) if turn else busy()
@@ -282,15 +281,17 @@ class TrialLoop:
             if verdict.next is not Next.ASK:
                 return verdict
             self._asking = True
-            trial = self.study.ask()
-            trial.set_user_attr(attributes.GROUP, self._group)
-            if gpus:
-                alone = attributes.ALONE in trial.user_attrs
-                trial.set_user_attr(attributes.GPUS, gpus if alone else gpus / sharing)
-            parameters = self._suggest(trial) if self._space is not None else None
+            with self._breaker.breakable(partial(self._end_unmade, _BROKEN_OFF)):
+                trial = self.study.ask()
+                trial.set_user_attr(attributes.GROUP, self._group)
+                if gpus:
+                    alone = attributes.ALONE in trial.user_attrs
+                    trial.set_user_attr(attributes.GPUS, gpus if alone else gpus / sharing)
+                parameters = self._suggest(trial) if self._space is not None else None
         if parameters is None:  # a function of the user's may take its time
-            parameters = self._suggest(trial)
-            check_initial_values(self._storage.get_trial(trial._trial_id))
+            with self._breaker.breakable(partial(self._end_unmade, _BROKEN_OFF, unowned=False)):
+                parameters = self._suggest(trial)
+                check_initial_values(self._storage.get_trial(trial._trial_id))
         self._asking = False
         self._in_hand.add(trial.number)
         continues, alone = trial.user_attrs.get(attributes.CONTINUES), attributes.ALONE in trial.user_attrs
@@ -368,9 +369,9 @@ class TrialLoop:
             outcome = Outcome(failure=Failure.LOST, message=message)
             self._tell(trial.number, explain(self.study, group, trial, outcome, shared_by=len(trials)))
 
-    def _end_unmade(self, outcome: Outcome) -> None:
-        """End the trial whose making failed. The caller holds the budget's lock."""
-        for trial in self._running(self._group, unowned=True):
+    def _end_unmade(self, outcome: Outcome, *, unowned: bool = True) -> None:
+        """End the trial whose making failed. The caller holds the budget's lock, or knows that it is owned."""
+        for trial in self._running(self._group, unowned=unowned):
             self._tell(trial.number, outcome, began=False)
         self._asking = False
 

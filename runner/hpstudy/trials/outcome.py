@@ -9,6 +9,9 @@ from hpstudy.api.metrics import find_metric
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
 
+PREEMPTED = Failure.PREEMPTED, "the worker was told to stop"
+"""How a trial ends whose worker gets SIGTERM."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -7,16 +7,13 @@ from typing import Any
 
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.causes import Cause, Kind, root_cause
 from hpstudy.trials.channel import Link
-from hpstudy.trials.loop import Assignment
 from hpstudy.trials.messages import Result
-from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
+from hpstudy.trials.outcome import PREEMPTED, Outcome, conclude, conclude_pruned
 
 _log = logging.getLogger(__name__)
-
-PREEMPTED = Failure.PREEMPTED, "the worker was told to stop"
-"""How a trial ends whose worker gets SIGTERM."""
 
 
 @dataclass(eq=False)

@@ -12,10 +12,11 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next
 from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.messages import (
     Abort,
     Answer,
@@ -32,9 +33,9 @@ from hpstudy.trials.messages import (
     Stoppable,
     Stopped,
 )
-from hpstudy.trials.outcome import Outcome
+from hpstudy.trials.outcome import PREEMPTED, Outcome
 from hpstudy.trials.ownership import KEEP_SECONDS
-from hpstudy.worker.attempts import PREEMPTED, Attempt, Session
+from hpstudy.worker.attempts import Attempt, Session
 from hpstudy.worker.grace import grace_seconds
 from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
 from hpstudy.worker.slots import Slots

@@ -19,8 +19,7 @@ from hpstudy.trials.channel import Link
 from hpstudy.trials.events import Events
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.messages import Abort, Begin, Finished, Idle, Message, Prepared, Run
-from hpstudy.trials.outcome import Outcome
-from hpstudy.worker.attempts import PREEMPTED
+from hpstudy.trials.outcome import PREEMPTED, Outcome
 from hpstudy.worker.leader import LAST_WORDS_SECONDS, Leader, SupervisorGoneError, check_gpu_hours, patience
 
 _log = logging.getLogger(__name__)

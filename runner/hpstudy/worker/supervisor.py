@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 _EXIT_LOST_DRIVER = 1
 _GRACE_SHARE = 0.8
 """Of the pod's grace period, for the driver to hand the trials back after SIGTERM."""
+_BREAK_OFF = signal.SIGUSR1
+"""To the driver, which hears nothing while its sampler proposes: that is of no use any more."""
 _CONNECT_TIMEOUT = 5
 """Seconds; then look whether we were told to stop, while the driver waits for a database that is away."""
 _DRIVER_GRACE = 5.0  # seconds
@@ -182,6 +184,8 @@ class _Supervisor:
                 deadline = time.monotonic() + _GRACE_SHARE * grace_seconds()
                 with suppress(OSError):
                     send(link, Stopping())
+                if self._driver is not None and self._driver.is_alive():
+                    os.kill(self._driver.pid, _BREAK_OFF)
             for sentinel in ready:
                 if sentinel in sentinels:
                     self._report_end(link, sentinels[sentinel])
@@ -341,6 +345,7 @@ def _drive(worker: Worker, servers: list[Any], key: bytes) -> None:
         output=worker.output,
         revision=worker.revision,
     )
+    signal.signal(_BREAK_OFF, lambda *_: loop.break_off())
     try:
         if spec.trial.script is not None:
             ScriptDriver(spec, loop, servers, key, worker.events, worker.storage_url).run()

@@ -140,8 +140,7 @@ def test_wandb_with_a_server_leaves_the_sweep_s_place_in_the_environment(
         server.name_in(monkeypatch, tmp_path)
         given = trainer(tmp_path, model_of_dictionary, callbacks=[SeesPlace()])
         sweep: dict[str, Any] = {"direction": "minimize", "hp_space": hp_space, "backend": "wandb", "n_trials": 3}
-        sweep |= {"project": project} if project else {}
-        best = hyperparameter_search(given, **sweep)
+        best = hyperparameter_search(given, **sweep, **({"project": project} if project else {}))
         places = [(ENTITY, project or DEFAULT_PROJECT)] * 3
         assert SeesPlace.seen == places
         assert [made.project for made in server.sweeps.values()] == [places[0][1]]

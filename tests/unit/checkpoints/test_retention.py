@@ -14,8 +14,9 @@ from hpstudy.checkpoints.folders import FolderStore
 from hpstudy.checkpoints.store import BEST, LAST
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
 from hpstudy.trials.retention import to_remove
 from tests.storage.stored import snapshot_of

@@ -7,7 +7,8 @@ from optuna.study import StudyDirection
 
 from hpstudy.api.study import StudySpec
 from hpstudy.storage import attributes
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import conclude
 from tests.support.builders import spec
 

@@ -23,8 +23,9 @@ from hpstudy.space.load import read_space
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage, open_study
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
 from tests.support.trials import take

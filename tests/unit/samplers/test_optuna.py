@@ -11,7 +11,8 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_pruner, build_sampler, check_algorithms
 from hpstudy.space.load import read_space
 from hpstudy.storage.attributes import Failure
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
 from tests.support.trials import stored_trials

@@ -12,8 +12,9 @@ from hpstudy.api import reasons
 from hpstudy.storage.attributes import Failure
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import read_snapshot
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
 from tests.unit.samplers.optuna_studies import FINITE, NAME, a_study, run

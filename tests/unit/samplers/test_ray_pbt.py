@@ -20,8 +20,9 @@ from hpstudy.samplers.build import build_pruner, check_algorithms
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
 from hpstudy.training.trial import Trial
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
 from tests.storage.stored import opened, trials_of
 from tests.support.builders import spec

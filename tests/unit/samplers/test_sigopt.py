@@ -18,7 +18,8 @@ from hpstudy.samplers import sigopt_engine
 from hpstudy.samplers.build import build_pruner, check_algorithms
 from hpstudy.samplers.sigopt import TOKEN, URL
 from hpstudy.storage import attributes
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.unit.samplers.sigopt_studies import CONDITIONAL, FINITE, X, Y, a_spec, ask, open_study, propose, told
 

@@ -20,8 +20,9 @@ from hpstudy.space.load import read_space
 from hpstudy.space.wandb import dimensions
 from hpstudy.storage import attributes
 from hpstudy.storage.attributes import Failure
+from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
 from tests.unit.samplers.wandb_studies import X, a_study, add_reports, ask, in_memory, running, space_of, sweep

@@ -4,7 +4,8 @@ import optuna
 import pytest
 
 from hpstudy.samplers.build import build_pruner
-from hpstudy.trials.loop import Assignment, TrialLoop
+from hpstudy.trials.assignment import Assignment
+from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.unit.samplers.wandb_studies import a_study, add_reports, in_memory, running, sweep
 
