@@ -4,17 +4,20 @@ import json
 import os
 import random
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpstudy.api.names import GRACE_VARIABLE
+from hpstudy.checkpoints.opening import open_store
 from hpstudy.checkpoints.store import BEST, LAST
 from hpstudy.storage import attributes
 from tests.ranks.checkpointed_trials import STEPS, STOPS_AT, counted
 from tests.ranks.groups import OWN_FOLDERS, eventually, group
 from tests.ranks.test_worker import failure
+from tests.support.s3 import BUCKET, s3_server
 from tests.training.forms import TINY_BERT
 
 FUNCTION = {"function": "checkpointed_trials:counts"}
@@ -58,6 +61,32 @@ def test_a_trial_goes_on_where_its_worker_was_lost(tmp_path: Path, how: str, nod
         assert (store / "trial-1" / BEST / "state").read_text().startswith(f"{STEPS} ")
         assert not (store / "trial-1" / LAST).exists()
         assert not list(tmp_path.glob("trials/*/checkpoint-*")), "nodes keep nothing"
+
+
+def test_nodes_that_share_no_disk_go_on_from_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"s3://{BUCKET}/team"
+    options: dict[str, Any] = {"trial": FUNCTION, "checkpoints": {"url": url}, "budget": {"maxTrials": 1}}
+    with s3_server() as environment, ExitStack() as stack:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        environment = {OWN_FOLDERS: "yes", **environment}
+        made = stack.enter_context(group(tmp_path, "", nodes=2, environment=environment, **options))
+        eventually(lambda: all((tmp_path / f"stopped-{rank}").exists() for rank in range(2)))
+        for node in range(2):
+            made.kill(node)
+        for node in range(2):
+            made.start(node)
+        assert made.join() == [0, 0]
+        first, second = made.trials()
+        assert (first.user_attrs[attributes.FAILURE], second.user_attrs[attributes.CONTINUES]) == ("lost", 0)
+        assert second.value == pytest.approx(counted(first.params["x"], 2)[-1], rel=1e-6)
+        assert len((tmp_path / "steps").read_text().splitlines()) == STEPS, "none was made twice"
+        store = open_store(made.study.spec, "study", tmp_path)
+        assert store is not None
+        assert (store.numbers(), store.exists(1, LAST)) == ([1], False)
+        assert second.user_attrs[attributes.CHECKPOINT] == store.location(1, BEST)
+        assert store.fetch(1, BEST, tmp_path / "best")
+        assert (tmp_path / "best" / "state").read_text().startswith(f"{STEPS} ")
 
 
 @pytest.mark.parametrize("isolation", ["process", "inline"])

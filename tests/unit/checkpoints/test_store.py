@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,24 +11,18 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 from gcp_storage_emulator.server import create_server
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.checkpoints.opening import open_store
 from hpstudy.checkpoints.store import BEST, LAST, CheckpointStore
 from tests.support.builders import spec
-
-BUCKET = "checkpoints"
+from tests.support.s3 import BUCKET, s3_server
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """A server that speaks S3 over HTTP; its URL."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def s3() -> Iterator[Mapping[str, str]]:
+    with s3_server() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +43,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         case "memory":
             checkpoints["url"] = f"memory://{uuid4().hex}"
         case "s3":
-            import s3fs
-
-            monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3"))
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-            monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            s3fs.S3FileSystem().mkdirs(BUCKET, exist_ok=True)
+            for name, value in request.getfixturevalue("s3").items():
+                monkeypatch.setenv(name, value)
             checkpoints["url"] = f"s3://{BUCKET}/{uuid4().hex}"
         case "gs":
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gs"))
