@@ -10,7 +10,7 @@ from hpstudy.api.status import BestTrial, TrialCounts, WarmStartCounts
 from hpstudy.api.workers import SecretKey
 from hpstudy.storage.reading import Stop, StudySnapshot
 from hpstudy_operator import builders
-from hpstudy_operator.conditions import State, merge
+from hpstudy_operator.conditions import State, merge, timestamp
 from hpstudy_operator.decide import Decision, decide
 from hpstudy_operator.groups import Group
 from hpstudy_operator.observe import Snapshot
@@ -21,6 +21,11 @@ EARLIER = NOW - timedelta(seconds=10)
 STUDY_UID = "5d1f9c00-0000-4000-8000-000000000001"
 IMAGE = "runner:test"
 SECRET = SecretKey(name="storage", key="url")
+
+
+def at(minutes: float) -> str:
+    """So many minutes ago."""
+    return timestamp(NOW - timedelta(minutes=minutes))
 
 
 def study(generation: int = 1, *, status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
