@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from hpstudy.storage import attributes
@@ -24,14 +25,20 @@ PATIENCE = 60.0  # seconds
 
 
 class Ponderer(optuna.samplers.RandomSampler):
-    """Takes its time over every proposal."""
+    """Takes its time over every proposal. One that wraps makes an error of its own of what comes up in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wraps: bool = False) -> None:
         super().__init__(seed=1)
         self.begun = threading.Event()
+        self._wraps = wraps
 
     def before_trial(self, study: Any, trial: Any) -> None:
-        self.ponder()
+        try:
+            self.ponder()
+        except BaseException as error:
+            if self._wraps:
+                raise ValueError("no proposal") from error
+            raise
 
     def ponder(self) -> None:
         self.begun.set()
@@ -65,8 +72,9 @@ def ends(url: str) -> list[tuple[TrialState, str | None, bool]]:
 HANDED_BACK = TrialState.FAIL, "preempted", True
 
 
-def test_a_sampler_that_ponders_is_broken_off_and_its_trial_costs_nothing(storage_url: str) -> None:
-    study, sampler = spec(budget={"maxTrials": 1, "maxFailedTrials": 0}), Ponderer()
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_sampler_that_ponders_is_broken_off_and_its_trial_costs_nothing(storage_url: str, wraps: bool) -> None:
+    study, sampler = spec(budget={"maxTrials": 1, "maxFailedTrials": 0}), Ponderer(wraps=wraps)
     with ExitStack() as stack:
         loop = stack.enter_context(TrialLoop(study, storage_url, "study", 0, sampler=sampler))
         other = stack.enter_context(TrialLoop(study, storage_url, "study", 1))

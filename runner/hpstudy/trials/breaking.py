@@ -24,14 +24,17 @@ class Breaker:
         Raises:
             BrokenOff: it was, or was not begun any more.
         """
-        self._is_breakable = True
         try:
+            self._is_breakable = True
             if self._told:
                 raise BrokenOff
             yield
-        except BrokenOff:
+            self._is_breakable = False  # here, where it is still noticed that the signal came a moment earlier
+        except BaseException as error:
+            if not self._told:
+                raise
             end()
-            raise
+            raise BrokenOff from error  # also where a library has made something else of it
         finally:
             self._is_breakable = False
 

@@ -163,6 +163,8 @@ class TrialLoop:
                     self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
                 return answer
             except BrokenOff:
+                if self._asking:  # it came while an error of the sampler's was on its way
+                    self._patiently(partial(self._end_making, _BROKEN_OFF))
                 return Verdict(Next.WAIT)
             except (StorageUnreachableError, InvalidStudyError):
                 raise
