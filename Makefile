@@ -81,7 +81,7 @@ images: examples/data/reviews.csv ## Build the images and load them into the clu
 demo: examples/data/reviews.csv ## From nothing: cluster, images, chart, a study, its results
 	@hack/demo.sh
 
-bench: examples/data/reviews.csv ## The benchmarks; those on the cluster where there is one
+bench: examples/data/reviews.csv ## The benchmarks; the one on a cluster where KUBECONFIG names one
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks
 

@@ -11,15 +11,16 @@ stamp=.venv/.hpstudy-$extra
 [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# PyPI's torch brings gigabytes of CUDA: take a CPU wheel where one lies ready. Elsewhere UV_TORCH_BACKEND=cpu does as much.
+# PyPI's torch brings gigabytes of CUDA: take a CPU wheel where one lies ready (HPSTUDY_WHEELS). Elsewhere UV_TORCH_BACKEND=cpu does as much.
 tag=$(.venv/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
 options=()
+wheels=${HPSTUDY_WHEELS:-../shared/wheels}
 constraint=.venv/torch-constraint.txt
-for wheel in ../shared/wheels/torch-*-"$tag"-"$tag"-*.whl; do
+for wheel in "$wheels"/torch-*-"$tag"-"$tag"-*.whl; do
   [ -f "$wheel" ] || continue
   version=${wheel##*/torch-}
   echo "torch==${version%%-*}" > "$constraint"
-  options=(--find-links ../shared/wheels --constraint "$constraint")
+  options=(--find-links "$wheels" --constraint "$constraint")
 done
 echo "installing hpstudy[$extra] into .venv" >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python ${options[@]+"${options[@]}"} --editable ".[$extra]"
