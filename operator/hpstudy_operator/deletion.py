@@ -13,7 +13,7 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.names import LABEL_STUDY, stored_study_name
 from hpstudy.api.study import KIND, Metadata
-from hpstudy.storage.errors import OUTAGE_LIMIT, StorageRefusedError, StorageUnreachableError, storage_errors
+from hpstudy.storage.errors import OUTAGE_LIMIT, StorageUnreachableError, storage_errors
 from hpstudy.storage.opening import open_engine
 from hpstudy.storage.removal import remove_study
 from hpstudy.storage.urls import check_in_cluster
@@ -108,7 +108,7 @@ class Deletion:
             self._remove(resource)
         except _OutOfReachError as error:
             return self._release(resource, str(error))
-        except (StorageUnreachableError, StorageRefusedError, ApiError) as error:
+        except (StorageUnreachableError, InvalidStudyError, ApiError) as error:
             if now >= deadline:
                 return self._release(resource, f"it could not be removed for {PATIENCE}: {error}")
             self._tell_waiting(resource, error, deadline, now)

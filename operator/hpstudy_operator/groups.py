@@ -130,8 +130,9 @@ class Group:
         """Pods that were killed with SIGKILL after a moment, as one is that needs more memory than its limit. The Job
         replaces them for as long as it exists."""
         ends = (ended_container(pod)[1] for pod in self._ended_badly())
-        killed = (end for end in ends if end["exitCode"] == EXIT_KILLED)
-        return sum(1 for end in killed if since is None or parse_time(end["finishedAt"]) > since)
+        # A container that was gone when its node came back was killed, for all that the kubelet knows, at no time.
+        killed = (end.get("finishedAt") for end in ends if end["exitCode"] == EXIT_KILLED)
+        return sum(1 for at in killed if since is None or (at is not None and parse_time(at) > since))
 
     def failures(self) -> list[datetime]:
         """When the pods failed that the Job counts: those of which nobody wanted the end."""
@@ -205,7 +206,7 @@ class Group:
         return (pod for pod in self.pods if ended_container(pod)[1].get("exitCode") and disruption(pod) is None)
 
     def _last_failed(self) -> Resource | None:
-        return max(self._ended_badly(), key=lambda pod: str(ended_container(pod)[1]["finishedAt"]), default=None)
+        return max(self._ended_badly(), key=lambda pod: ended_container(pod)[1].get("finishedAt") or "", default=None)
 
     def _gave_up(self) -> Resource:
         """The condition that the Job has failed, or is about to once its pods have ended; empty when it has not."""

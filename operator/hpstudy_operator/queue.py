@@ -96,6 +96,7 @@ class KeyedQueue(Generic[K]):
             return
         if planned := self._timers.pop(key, None):
             planned[0].cancel()
+            calm = calm and planned[1]
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
@@ -114,6 +115,7 @@ class KeyedQueue(Generic[K]):
             if timer.when() <= loop.time() + delay and (calm or not was_calm):
                 return
             timer.cancel()
+            calm = calm and was_calm
         self._timers[key] = loop.call_later(delay, self._due, key, calm), calm
 
     def __len__(self) -> int:

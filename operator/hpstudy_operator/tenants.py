@@ -19,6 +19,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 from sqlalchemy import inspect
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from hpstudy.api.study import Metadata
 from hpstudy.api.workers import SecretKey
@@ -230,9 +231,10 @@ def _new_password() -> str:
 
 
 def _password(url: str | None) -> str:
+    """In a Secret's URL; empty where there is none, but not where a file that the URL names is gone."""
     try:
-        return parse_url(url or "").password or ""
-    except ValueError:
+        return make_url(url or "").password or ""
+    except (ArgumentError, ValueError):
         return ""
 
 

@@ -3,6 +3,7 @@
 import queue
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hpstudy.api.load import parse_study
 from hpstudy.api.study import Metadata
 from hpstudy.storage.errors import StorageUnreachableError
 from hpstudy.storage.opening import open_storage
+from hpstudy_operator.deletion import FINALIZER, Deletion
+from hpstudy_operator.deletion import PATIENCE as PATIENCE_OF_DELETION
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.storages import Storages
 from hpstudy_operator.tenants import Tenants, tenant_name
@@ -63,6 +66,31 @@ def test_a_study_may_bring_a_storage_with_an_authority_that_the_operator_has(ser
     served.apply(study("lost", storage={"secretRef": {"name": "lost"}}))
     said = served.until("StorageReady", "False", name="lost")["message"]
     assert "sslrootcert in the storage URL is no file" in said
+
+
+def test_the_administrators_authority_may_be_away_for_a_while(
+    team: Team, kube: Kube, encrypted: Postgres, tmp_path: Path
+) -> None:
+    """As when a Secret is written anew. Passwords stay as they are; what is to be deleted waits, and not for ever."""
+    authority = tmp_path / "ca.crt"
+    assert encrypted.certificate is not None
+    shutil.copy(encrypted.certificate.file, authority)
+    tenants = Tenants(kube, verified(encrypted, authority))
+    team.apply(study(deletionPolicy="Delete"))
+    team.kubectl("patch", "hps/reviews", "--type=merge", f'-p={{"metadata": {{"finalizers": ["{FINALIZER}"]}}}}')
+    metadata = parse_study(team.study()).metadata
+    url = str(tenants.url(metadata))
+    assert tenants.provision(team.namespace, url)
+    authority.unlink()
+    assert tenants.url(metadata) == url
+    assert team.secret() == url
+    team.kubectl("delete", "hps/reviews", "--wait=false")
+    deletion, resource = Deletion(kube, tenants), team.study()
+    deleted = datetime.fromisoformat(resource["metadata"]["deletionTimestamp"])
+    assert deletion.advance(resource, deleted + PATIENCE_OF_DELETION - timedelta(seconds=1)) is not None
+    assert "is no file where the URL is read" in team.condition("StorageReady")["message"]
+    assert deletion.advance(team.study(), deleted + PATIENCE_OF_DELETION) is None
+    team.until_names("hpstudies")
 
 
 def test_an_authority_that_is_taken_away_is_its_own_studies_trouble(

@@ -45,16 +45,17 @@ def test_a_checkpoint_of_which_other_nodes_hold_a_part_is_not_recorded(tmp_path:
             assert not best.parent.exists()
 
 
+@pytest.mark.parametrize("below", ["", "state"])
 @pytest.mark.parametrize("here", ["2", "4"])
 def test_deepspeed_s_shards_count_one_from_each_rank(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, here: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, here: str, below: str
 ) -> None:
     """Its best checkpoint is the gathered model, without them."""
     folder = tmp_path / "checkpoint-8"
-    (folder / "global_step8").mkdir(parents=True)
+    (folder / below / "global_step8").mkdir(parents=True)
     (folder / "model.safetensors").touch()
     for rank in range(int(here)):
-        (folder / "global_step8" / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+        (folder / below / "global_step8" / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     store = FolderStore(tmp_path / "store")

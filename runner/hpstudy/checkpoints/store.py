@@ -25,6 +25,11 @@ LABELS = (LAST, BEST)
 _TRIAL = "trial-"
 
 
+def is_left_out(file: Path, patterns: Collection[str]) -> bool:
+    """Whether a file, or a folder that it is in, has such a name. Paths are relative to the checkpoint."""
+    return any(fnmatch(part, pattern) for part in file.parts for pattern in patterns)
+
+
 class CheckpointStore(ABC):
     """The checkpoints of one study. A trial has one publisher; readers there may be many."""
 
@@ -38,7 +43,7 @@ class CheckpointStore(ABC):
             OSError: the store cannot be written to; the checkpoint before is still there.
         """
         files = [Path(where, name).relative_to(folder) for where, _, names in os.walk(folder) for name in names]
-        files = [file for file in files if not any(fnmatch(part, p) for part in file.parts for p in leave_out)]
+        files = [file for file in files if not is_left_out(file, leave_out)]
         version = f"{time.time_ns():x}-{secrets.token_hex(4)}"
         self._write(number, label, version, folder, sorted(files))
         self._point(number, label, version)

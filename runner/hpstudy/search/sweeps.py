@@ -16,7 +16,8 @@ def with_labels(spec: StudySpec, study: optuna.Study) -> StudySpec:
     beginning. One that is named must be what it was."""
     if spec.backend != "wandb" or spec.search_space is None:
         return spec
-    begun: dict[str, Any] = (study.user_attrs[attributes.SPEC].get("searchSpace") or {}).get("wandb") or {}
+    recorded: dict[str, Any] = study.user_attrs.get(attributes.SPEC) or {}
+    begun = (recorded.get("searchSpace") or {}).get("wandb") or {}
     sweep = {name: begun[name] for name in LABELS if name in begun} | (spec.search_space.wandb or {})
     return spec.model_copy(update={"search_space": spec.search_space.model_copy(update={"wandb": sweep})})
 

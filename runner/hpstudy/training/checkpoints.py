@@ -3,12 +3,11 @@
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from hpstudy.checkpoints.store import BEST, LAST, CheckpointStore, clear
+from hpstudy.checkpoints.store import BEST, LAST, CheckpointStore, clear, is_left_out
 from hpstudy.training.shards import lacking
 
 _log = logging.getLogger(__name__)
@@ -112,7 +111,7 @@ class TrialCheckpoints:
 
     def _is_whole(self, folder: Path, leave_out: Collection[str]) -> bool:
         """Whether nothing of it is on another node. Of half a model nobody should hear that it is the best one."""
-        parts = [part for part in lacking(folder) if not any(fnmatch(part.split("/")[0], each) for each in leave_out)]
+        parts = [part for part in lacking(folder) if not is_left_out(Path(part), leave_out)]
         if parts and not self._warned:
             self._warned = True
             _log.warning(

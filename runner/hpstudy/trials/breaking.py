@@ -30,6 +30,8 @@ class Breaker:
                 raise BrokenOff
             yield
             self._is_breakable = False  # here, where it is still noticed that the signal came a moment earlier
+        except GeneratorExit:  # the signal came beside the block: it is known already
+            raise
         except BaseException as error:
             if not self._told:
                 raise

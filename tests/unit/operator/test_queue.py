@@ -288,7 +288,33 @@ class TestCalmKeys:
             while "calm" not in done:
                 await asyncio.sleep(0)
             await queue_.stop(_PATIENCE)
-            assert done.index("calm") > 1
+
+        run(scenario)
+
+    @pytest.mark.parametrize("again", ["added", "added_after"])
+    def test_a_look_that_was_planned_for_what_happened_stays_urgent(self, again: str) -> None:
+        """All keys are added when a watch begins anew, and come round in the meantime."""
+
+        async def scenario() -> None:
+            done: list[str] = []
+
+            async def work(key: str) -> None:
+                done.append(key)
+
+            queue_ = KeyedQueue(work, workers=1)
+            queue_.add_after("changed", 10)
+            queue_.add("calm", calm=True)
+            if again == "added":
+                queue_.add("changed", calm=True)
+            else:
+                queue_.add_after("changed", 0, calm=True)
+                await asyncio.sleep(0.01)
+            assert len(queue_) == 2
+            queue_.start()
+            while len(done) < 2:
+                await asyncio.sleep(0)
+            await queue_.stop(_PATIENCE)
+            assert done == ["changed", "calm"]
 
         run(scenario)
 

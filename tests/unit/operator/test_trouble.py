@@ -257,6 +257,19 @@ class TestAGroupThatIsKilledWhileOthersTrain:
         decision = decided(observed(resource, old, pods=killed, storage=stored(complete=4)))
         assert (deleted(decision), applied(decision)[-1]) == ([("Job", "reviews-0")], ("Job", "reviews-0"))
 
+    def test_a_pod_of_which_nobody_knows_when_it_ended(self) -> None:
+        """Its container was gone when its node came back: ContainerStatusUnknown."""
+        moved = {"lastTrialTime": at(0), "trials": TrialCounts(complete=3, total=3).model_dump()}
+        resource = study(status={**moved, "killedGroups": [{"group": 0, "trials": 3, "since": at(60)}]})
+        made = job(resource)
+        unknown = ended_pod(made, 137, "new", reason="ContainerStatusUnknown", startedAt=None, finishedAt=None)
+        for pods in ((unknown, ended_pod(made, 1, "old", finishedAt=at(1))), (unknown,)):
+            decision = decided(observed(resource, made, pods=pods, storage=stored(complete=3)))
+            assert condition(decision, "Failed")[0] == "False"
+            assert pods[-1]["status"]["containerStatuses"][0]["state"]["terminated"]["message"] in message(
+                decision, "Stalled"
+            )
+
     def test_the_status_stays_small(self) -> None:
         resource = study(parallelism=100)
         jobs = [job(resource, index) for index in range(100)]
