@@ -17,7 +17,8 @@ ENV PATH=/opt/venv/bin:$PATH VIRTUAL_ENV=/opt/venv HOME=/tmp XDG_CACHE_HOME=/tmp
 FROM base AS requirements
 COPY pyproject.toml hack/images/requirements.py /src/
 RUN cd /src && python requirements.py operator > /operator.txt \
-    && python requirements.py runner ray wandb sigopt > /runner.txt && python requirements.py --overrides > /overrides.txt
+    && python requirements.py runner ray wandb sigopt s3 gcs > /runner.txt \
+    && python requirements.py --overrides > /overrides.txt
 
 # uv lives in the cache mount, and so in no layer. (A bind mount of another stage would be neater, but buildah 1.28
 # mounts nothing when that stage came from its cache.)

@@ -103,3 +103,4 @@ def test_a_trainer_goes_on_and_its_best_model_is_where_the_status_says(kubectl: 
     loaded = json.loads(kubectl.exec("reader", "python", "-c", LOAD, best["checkpoint"]).splitlines()[-1])
     assert loaded["labels"] == 2
     assert loaded["evaluations"] >= 1
+    kubectl.exec("reader", "python", "-c", "import gcsfs, s3fs")  # what checkpoints.url needs
