@@ -104,9 +104,9 @@ def test_a_pod_that_comes_back_with_another_host_of_the_database_joins_the_other
         made.kill(1)
         made.url = make_url(url).set(host="localhost").render_as_string(hide_password=False)
         assert made.url != url
-        made.start(1)
         wanted = _completed(made) + 3
         told(made, budget=made.study.spec.budget.model_copy(update={"max_trials": wanted}))
+        made.start(1)
         assert made.join() == [0, 0]  # node 0 is the one of the start
         assert made.states().count("COMPLETE") == wanted
 

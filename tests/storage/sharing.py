@@ -45,9 +45,14 @@ def share(url: str, study: StudySpec, fails: float, expected: str) -> Sequence[o
     processes = [PROCESSES.Process(target=run_group, args=each) for each in arguments]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0
+    try:
+        for process in processes:
+            process.join(300)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:  # those that are still alive; pytest would wait for them at its end
+            process.kill()
+            process.join()
     trials = trials_of(url)
     assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
     return trials

@@ -169,7 +169,7 @@ def test_a_turn_that_is_tried_for_is_one_holders_and_leaves_nothing_behind(stora
 def test_a_turn_that_becomes_free_as_patience_ends_stays_with_nobody(database: Postgres) -> None:
     """The server's process is stopped while the lock becomes free and the time runs out: it wakes up to both. One that
     waited with a time-out (lock_timeout) would give up, and its session keep the lock."""
-    url, seconds = database.create_database("turns"), 1.0
+    url, seconds = database.create_database("turns"), 3.0
     with SessionLocks(url) as mine, SessionLocks(url) as theirs, ThreadPoolExecutor(1) as pool:
         assert mine.acquire("turn")
 
@@ -181,12 +181,14 @@ def test_a_turn_that_becomes_free_as_patience_ends_stays_with_nobody(database: P
         trying = pool.submit(go)
         last = f"select query from pg_stat_activity where pid = {backend}"
         while "advisory_lock" not in database.sql(last):
+            assert not trying.done(), trying
             time.sleep(0.01)
-        time.sleep(seconds / 5)  # a statement later
+        time.sleep(0.2)  # a statement later
         os.kill(backend, signal.SIGSTOP)
         try:
             mine.release("turn")
             time.sleep(seconds)
+            assert not trying.done(), "the server's process stopped too late"
         finally:
             os.kill(backend, signal.SIGCONT)
         trying.result()

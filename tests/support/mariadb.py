@@ -81,9 +81,9 @@ def mariadb(*, tls: bool = False) -> Iterator[MariaDB]:
     user = unprivileged("mysql")
     # Not below pytest's tmp_path, which only its owner may enter.
     directory = Path(tempfile.mkdtemp(prefix="hpstudy-maria-"))
-    server = MariaDB(directory, make_certificate(directory, user) if tls else None)
     process: subprocess.Popen[bytes] | None = None
     try:
+        server = MariaDB(directory, make_certificate(directory, user) if tls else None)
         if user:
             shutil.chown(directory, user)
         prepare = directory / "init.sql"

@@ -81,8 +81,9 @@ def postgres(*, tls: bool = False) -> Iterator[Postgres]:
     user = unprivileged("postgres")
     # Not below pytest's tmp_path, which only its owner may enter.
     directory = Path(tempfile.mkdtemp(prefix="hpstudy-pg-"))
-    server = Postgres(programs, directory, user, make_certificate(directory, user) if tls else None)
+    server: Postgres | None = None
     try:
+        server = Postgres(programs, directory, user, make_certificate(directory, user) if tls else None)
         if user:
             shutil.chown(directory, user)
         _initdb(programs, directory, user)
@@ -91,7 +92,8 @@ def postgres(*, tls: bool = False) -> Iterator[Postgres]:
         server.start()
         yield server
     finally:
-        server.stop()
+        if server is not None:
+            server.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 
