@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kubernetes
@@ -46,12 +46,31 @@ def operator(server: ApiServer, database: Postgres, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture
-def team(server: ApiServer) -> Iterator[Team]:
+def make_team(server: ApiServer) -> Iterator[Callable[[], Team]]:
+    """Makes namespaces without an operator, which are deleted after the test."""
+    api, made = Api(server), list[str]()
+
+    def make() -> Team:
+        namespace = f"team-{next(_numbers)}"
+        api.create_namespace(namespace)
+        made.append(namespace)
+        return Team(namespace, api, server.kubectl.in_namespace(namespace))
+
+    yield make
+    for namespace in made:
+        api.delete_namespace(namespace)
+
+
+@pytest.fixture
+def team(make_team: Callable[[], Team]) -> Team:
     """A namespace without an operator."""
-    namespace, api = f"team-{next(_numbers)}", Api(server)
-    api.create_namespace(namespace)
-    yield Team(namespace, api, server.kubectl.in_namespace(namespace))
-    api.delete_namespace(namespace)
+    return make_team()
+
+
+@pytest.fixture
+def other(make_team: Callable[[], Team]) -> Team:
+    """Its neighbour."""
+    return make_team()
 
 
 @pytest.fixture

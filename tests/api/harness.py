@@ -224,22 +224,22 @@ class Team:
     def run_pods(self, job: str = "reviews-0", count: int = 1) -> None:
         """As the kubelet: the pods are ready."""
         for pod in self.pods(job, count):
-            container = _container(pod, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+            status = container(pod, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
             conditions = [{"type": "Ready", "status": "True"}]
-            self.set_pod(pod, {"phase": "Running", "conditions": conditions, "containerStatuses": [container]})
+            self.set_pod(pod, {"phase": "Running", "conditions": conditions, "containerStatuses": [status]})
 
     def end_pods(self, code: int, message: str = "", job: str = "reviews-0", count: int = 1) -> None:
         """As the kubelet: the worker ended."""
         terminated = {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z", "reason": "Error"}
         for pod in self.pods(job, count):
-            container = _container(pod, {"terminated": terminated})
-            self.set_pod(pod, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})
+            status = container(pod, {"terminated": terminated})
+            self.set_pod(pod, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [status]})
 
     def hold_pods(self, reason: str, message: str, job: str = "reviews-0") -> None:
         """As the kubelet: the worker cannot start."""
         for pod in self.pods(job):
             waiting = {"waiting": {"reason": reason, "message": message}}
-            self.set_pod(pod, {"phase": "Pending", "containerStatuses": [_container(pod, waiting)]})
+            self.set_pod(pod, {"phase": "Pending", "containerStatuses": [container(pod, waiting)]})
 
     def set_pod(self, pod: Resource, status: Resource) -> None:
         """Set a pod's status."""
@@ -317,12 +317,12 @@ class Team:
         assert not written, written
 
 
-def _container(pod: Resource, state: Resource) -> Resource:
+def container(pod: Resource, state: Resource) -> Resource:
     """A container's status, as the kubelet reports it."""
-    container = pod["spec"]["containers"][0]
+    spec = pod["spec"]["containers"][0]
     return {
-        "name": container["name"],
-        "image": container["image"],
+        "name": spec["name"],
+        "image": spec["image"],
         "imageID": "",
         "ready": "running" in state,
         "restartCount": 0,

@@ -1,9 +1,39 @@
 """What an administrator has against a Job, by an admission policy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.api.client import Resource
+from tests.api.harness import Team, eventually
+from tests.support.kubectl import KubectlError
 
 
-def policy(namespace: str, operation: str, expression: str, message: str) -> list[Resource]:
+@contextmanager
+def forbidden(team: Team, operation: str, expression: str, message: str, *probe: str) -> Iterator[None]:
+    """A policy for the Jobs of a team's namespace, in force for the block; it is the cluster's own object.
+
+    Args:
+        probe: what kubectl is refused by then, of which nothing is carried out.
+    """
+
+    def is_forbidden() -> bool:
+        try:
+            team.kubectl(*probe, "--dry-run=server")
+        except KubectlError as error:
+            return message in str(error)
+        return False
+
+    made = _policy(team.namespace, operation, expression, message)
+    try:
+        team.kubectl.apply(*made)
+        eventually(is_forbidden, "the policy")
+        yield
+    finally:
+        names = (f"{each['kind']}/{each['metadata']['name']}" for each in reversed(made))
+        team.kubectl("delete", *names, "--ignore-not-found")
+
+
+def _policy(namespace: str, operation: str, expression: str, message: str) -> list[Resource]:
     """A policy and its binding, for the Jobs of a namespace.
 
     Args:

@@ -16,9 +16,8 @@ from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants, tenant_name
 from tests.api.harness import CALM, Operator, Team, eventually, study
 from tests.api.installed import CHART, SYSTEM, helm
-from tests.api.policies import policy
+from tests.api.policies import forbidden
 from tests.support.apiserver import ApiServer
-from tests.support.kubectl import KubectlError
 from tests.support.postgres import Postgres
 
 OURS = ("hpstudies", "jobs", "pods", "services", "configmaps", "secrets")
@@ -228,30 +227,20 @@ def test_jobs_that_may_not_be_deleted_are_told_of_and_waited_for_until_patience_
 ) -> None:
     name, other = (started(served, name, deletionPolicy="Delete") for name in ("reviews", "other"))
     collectors = "request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
-    forbidding = policy(served.namespace, "DELETE", collectors, "workers stay")
-    served.kubectl.apply(*forbidding)
-
-    def is_forbidden() -> bool:
-        try:
-            served.kubectl("delete", "job", "reviews-0", "--dry-run=server")
-        except KubectlError as error:
-            return "workers stay" in str(error)
-        return False
-
-    eventually(is_forbidden, "the policy")
-    delete(served)
-    assert "workers stay" in served.until("StorageReady", "False", "Refused")["message"]
-    resource = served.study()
-    deletion, at = Deletion(kube, tenants), datetime.fromisoformat(resource["metadata"]["deletionTimestamp"])
-    assert deletion.advance(resource, at + PATIENCE - timedelta(seconds=1)) is not None
-    assert stored(served, database) == sorted([name, other]), "its workers may still write"
-    deletion.advance(served.study(), at + PATIENCE)
-    until_gone(served)
-    (message,) = events(served, "StudyLeftInStorage")
-    assert "workers stay" in message
-    delete(served, "other")
-    served.until("StorageReady", "False", "Refused", name="other")
-    served.kubectl("delete", *(f"{each['kind']}/{each['metadata']['name']}" for each in reversed(forbidding)))
+    probe = ("delete", "job", "reviews-0")
+    with forbidden(served, "DELETE", collectors, "workers stay", *probe):
+        delete(served)
+        assert "workers stay" in served.until("StorageReady", "False", "Refused")["message"]
+        resource = served.study()
+        deletion, at = Deletion(kube, tenants), datetime.fromisoformat(resource["metadata"]["deletionTimestamp"])
+        assert deletion.advance(resource, at + PATIENCE - timedelta(seconds=1)) is not None
+        assert stored(served, database) == sorted([name, other]), "its workers may still write"
+        deletion.advance(served.study(), at + PATIENCE)
+        until_gone(served)
+        (message,) = events(served, "StudyLeftInStorage")
+        assert "workers stay" in message
+        delete(served, "other")
+        served.until("StorageReady", "False", "Refused", name="other")
     until_gone(served, "other")
     assert stored(served, database) == [name]
 

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,9 +151,7 @@ def test_a_forged_notification_is_no_more_than_a_reason_to_look(team: Team, foll
 
 
 @pytest.mark.usefixtures("never_polled")
-def test_a_neighbour_that_listens_learns_no_name(server: ApiServer, team: Team, follower: Follower) -> None:
-    other = Team(f"{team.namespace}-other", team.api, server.kubectl.in_namespace(f"{team.namespace}-other"))
-    team.api.create_namespace(other.namespace)
+def test_a_neighbour_that_listens_learns_no_name(team: Team, other: Team, follower: Follower) -> None:
     for tenant in (team, other):
         tenant.apply(study())
         follower.look(tenant)
@@ -205,20 +203,17 @@ def peak_of_connections(roles: set[str]) -> Iterator[list[int]]:
 
 
 def test_connections_are_bounded_whatever_the_number_of_namespaces(
-    server: ApiServer, team: Team, follower: Follower, monkeypatch: pytest.MonkeyPatch
+    make_team: Callable[[], Team], follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looking = 2
     monkeypatch.setattr(storages, "MAX_OPEN", looking + 1)  # and one thread polls
     monkeypatch.setattr(storages, "_TURN", 0.01)
     for name in ("HEARD_SECONDS", "BUSY_SECONDS", "CALM_SECONDS"):
         monkeypatch.setattr(database_module, name, 0.0)
-    tenants = []
-    for number in range(6):
-        namespace = f"{team.namespace}-{number}"
-        team.api.create_namespace(namespace)
-        tenants.append(Team(namespace, team.api, server.kubectl.in_namespace(namespace)))
-        tenants[-1].apply(study())
-        follower.look(tenants[-1])
+    tenants = [make_team() for _ in range(6)]
+    for tenant in tenants:
+        tenant.apply(study())
+        follower.look(tenant)
     roles = {str(make_url(tenant.secret()).username) for tenant in tenants}
     for database in follower.storages._databases.values():
         database.close(PATIENCE)  # only those that are opened from here on are counted

@@ -2,7 +2,7 @@
 worker's own loop. The test is the kubelet."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -16,8 +16,7 @@ from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.api.client import Resource
 from tests.api.harness import Operator, Team, eventually, study
-from tests.api.policies import policy
-from tests.support.kubectl import KubectlError
+from tests.api.policies import forbidden
 from tests.support.postgres import Postgres
 from tests.support.trials import take
 
@@ -212,40 +211,32 @@ def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> 
     assert image(made) == "new:1"
 
 
-def forbidding(namespace: str, image: str) -> list[Resource]:
+def forbidden_image(served: Team, image: str) -> AbstractContextManager[None]:
     """What an administrator has against an image in a namespace."""
     images = f"object.spec.template.spec.containers.all(c, c.image != '{image}')"
-    return policy(namespace, "CREATE", images, "this image is not for us")
+    probe = ("create", "job", "probe", f"--image={image}")
+    return forbidden(served, "CREATE", images, "this image is not for us", *probe)
 
 
 def test_an_image_that_a_policy_forbids_stops_no_group_and_a_policy_no_other_change(served: Team) -> None:
-    def is_forbidden(image: str) -> bool:
-        try:
-            served.kubectl("create", "job", "probe", f"--image={image}", "--dry-run=server")
-        except KubectlError as error:
-            return "this image is not for us" in str(error)
-        return False
-
     old = {"template": {"spec": {"containers": [{"name": "worker", "image": "old:1"}]}}}
     served.apply(study(workers=old))
     running(served, "reviews-0")
     first = uid(served)
     with worker(served) as loop:
-        served.kubectl.apply(*forbidding(served.namespace, "new:1"))
-        eventually(lambda: is_forbidden("new:1"), "the policy")
-        served.edit({"workers": NEW_IMAGE})
-        refused = served.until("Accepted", "False", "Refused")
-        assert "this image is not for us" in refused["message"]
-        served.stays_as_it_is()
-        assert loop.verdict().next is Next.ASK
-        assert uid(served) == first
-        served.edit({"workers": old})
-        served.until("Accepted", "True")
-        served.kubectl.apply(*forbidding(served.namespace, "old:1"))
-        eventually(lambda: is_forbidden("old:1"), "the policy")
-        served.edit({"budget": {"maxTrials": 1}})
-        served.until("Accepted", "True")
-        complete(loop, take(loop))
+        with forbidden_image(served, "new:1"):
+            served.edit({"workers": NEW_IMAGE})
+            refused = served.until("Accepted", "False", "Refused")
+            assert "this image is not for us" in refused["message"]
+            served.stays_as_it_is()
+            assert loop.verdict().next is Next.ASK
+            assert uid(served) == first
+            served.edit({"workers": old})
+            served.until("Accepted", "True")
+        with forbidden_image(served, "old:1"):
+            served.edit({"budget": {"maxTrials": 1}})
+            served.until("Accepted", "True")
+            complete(loop, take(loop))
     served.poke()
     served.until("Succeeded", "True", "MaxTrialsReached")
 

@@ -29,13 +29,6 @@ SECONDS = 30.0
 """Within which another namespace's study has its storage; alone it takes two or three."""
 
 
-@pytest.fixture
-def other(server: ApiServer, team: Team) -> Team:
-    namespace = f"{team.namespace}-other"
-    team.api.create_namespace(namespace)
-    return Team(namespace, team.api, server.kubectl.in_namespace(namespace))
-
-
 @contextmanager
 def locked(database: Postgres, namespace: str) -> Iterator[None]:
     """Somebody has left a transaction open."""

@@ -13,7 +13,7 @@ from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from hpstudy_operator.plan import MAX_ENDED_PODS
 from tests.api.client import Resource
-from tests.api.harness import Team, eventually, study
+from tests.api.harness import Team, container, eventually, study
 from tests.support.trials import take
 
 MEMORY = {"template": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": "64Mi"}}}]}}}
@@ -30,16 +30,9 @@ def end_pod(served: Team, code: int, reason: str, *conditions: Resource) -> str:
     """As the kubelet: the only pod of the group ended, now; returns its uid."""
     (pod,) = served.pods()
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    container = {
-        "name": "worker",
-        "image": "runner:test",
-        "imageID": "",
-        "ready": False,
-        "restartCount": 0,
-        "state": {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now}},
-    }
+    status = container(pod, {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now}})
     stamped = [{**condition, "lastTransitionTime": now} for condition in conditions]
-    served.set_pod(pod, {"phase": "Failed", "conditions": stamped, "containerStatuses": [container]})
+    served.set_pod(pod, {"phase": "Failed", "conditions": stamped, "containerStatuses": [status]})
     return str(pod["metadata"]["uid"])
 
 
@@ -140,15 +133,8 @@ def leave_pod(served: Team, like: Resource, name: str) -> None:
     made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": like["spec"]}
     assert served.api.create("pods", served.namespace, made) == ""
     terminated = {"exitCode": 143, "reason": "Error", "finishedAt": "2026-01-01T00:00:00Z"}
-    container = {
-        "name": "worker",
-        "image": "runner:test",
-        "imageID": "",
-        "ready": False,
-        "restartCount": 0,
-        "state": {"terminated": terminated},
-    }
-    served.set_pod(made, {"phase": "Failed", "containerStatuses": [container]})
+    status = container(made, {"terminated": terminated})
+    served.set_pod(made, {"phase": "Failed", "containerStatuses": [status]})
     # Now that it has ended: the Job controller removes a second pod of an index that has not.
     kept = {key: like["metadata"][key] for key in ("labels", "annotations", "ownerReferences")}
     served.api.patch("pods", served.namespace, name, {"metadata": kept})

@@ -13,7 +13,6 @@ from hpstudy.storage.opening import open_storage
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants, tenant_name
 from tests.api.harness import Operator, Team, eventually, study
-from tests.support.apiserver import ApiServer
 from tests.support.mariadb import MariaDB
 from tests.support.postgres import Postgres
 
@@ -23,13 +22,6 @@ def connect(url: str) -> "psycopg2.extensions.connection":
     return psycopg2.connect(
         host=parsed.host, port=parsed.port, user=parsed.username, password=parsed.password, dbname=parsed.database
     )
-
-
-@pytest.fixture
-def other(server: ApiServer, team: Team) -> Team:
-    namespace = f"{team.namespace}-other"
-    team.api.create_namespace(namespace)
-    return Team(namespace, team.api, server.kubectl.in_namespace(namespace))
 
 
 def _nobody(team: Team) -> Metadata:

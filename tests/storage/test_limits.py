@@ -19,6 +19,7 @@ from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome, conclude
 from tests.storage.stored import NAME, opened, snapshot_of, trials_of
 from tests.support.builders import spec
+from tests.support.trials import take
 
 ROUNDED = timedelta(seconds=1)
 """MySQL's columns have whole seconds: MariaDB cuts the rest off, MySQL rounds."""
@@ -38,12 +39,6 @@ class Clock:
 def study(objectives: list[dict[str, Any]] | None = None, **fields: Any) -> StudySpec:
     more = {} if objectives is None else {"objectives": objectives}
     return spec(sampler={"name": "RandomSampler"}, **more, **fields)
-
-
-def take(loop: TrialLoop, gpus: int = 0, sharing: int = 1) -> Assignment:
-    assigned = loop.next(gpus, sharing)
-    assert isinstance(assigned, Assignment), assigned
-    return assigned
 
 
 def complete(loop: TrialLoop, given: StudySpec, trial: Assignment | None = None, **metrics: float) -> None:

@@ -28,7 +28,7 @@ from hpstudy.trials.retries import has_retry
 from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
 from tests.support.forkserver import PROCESSES
-from tests.support.trials import take
+from tests.support.trials import finish, take
 
 ONCE_EACH = {"error": 1, "oom": 1, "metricMissing": 1, "timeout": 1, "preempted": 1, "lost": 1}
 
@@ -42,10 +42,6 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def fail(loop: TrialLoop, trial: Assignment, failure: Failure, message: str = "boom") -> None:
     loop.tell(trial, Outcome(failure=failure, message=message))
-
-
-def complete(loop: TrialLoop, trial: Assignment) -> None:
-    loop.tell(trial, Outcome(values=(1.0,)))
 
 
 @pytest.mark.parametrize(
@@ -103,10 +99,10 @@ def test_retries_of_several_classes_add_up_and_the_newest_run_is_continued(stora
             again = take(loop)
             assert (again.number, again.parameters, again.continues) == (number, first.parameters, number - 1)
             fail(loop, again, failure)
-        complete(loop, take(loop))
+        finish(loop, take(loop))
         other = take(loop)
         assert other.parameters != first.parameters
-        complete(loop, other)
+        finish(loop, other)
         ended = loop.next()
     assert isinstance(ended, Verdict)
     assert ended.next is Next.SUCCEEDED
@@ -145,7 +141,7 @@ def test_conditional_hyperparameters_run_again_as_they_were(space: dict[str, Any
             again = take(loop)
             assert again.parameters == first.parameters
             seen.add(tuple(first.parameters))
-            complete(loop, again)
+            finish(loop, again)
     assert len(seen) > 2, "all branches were there"
 
 
@@ -159,7 +155,7 @@ def run_unlucky_group(url: str, group: int, study: StudySpec) -> None:
                 if luck.random() < 0.3:
                     fail(loop, assigned, luck.choice(list(Failure)))
                 else:
-                    complete(loop, assigned)
+                    finish(loop, assigned)
             elif assigned.next is Next.WAIT:
                 time.sleep(0.01)
             else:
@@ -265,7 +261,7 @@ def test_a_removed_group_s_trial_is_taken_over_once_its_lock_is_free(storage_url
         removed._locks.close()  # as the end of its process does
         again = take(kept)
         assert (again.parameters, again.continues) == (trial.parameters, trial.number)
-        complete(kept, again)
+        finish(kept, again)
         assert kept.verdict().next is Next.SUCCEEDED
     stored = trials_of(storage_url)
     assert [trial.state.name for trial in stored] == ["FAIL", "COMPLETE"]

@@ -20,11 +20,7 @@ from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 from tests.storage.stored import NAME, snapshot_of, trials_of
 from tests.support.builders import spec
-from tests.support.trials import take
-
-
-def complete(loop: TrialLoop, trial: Assignment) -> None:
-    loop.tell(trial, Outcome(values=(1.0,)))
+from tests.support.trials import finish, take
 
 
 def told(url: str, **changed: Any) -> StudySpec:
@@ -51,15 +47,15 @@ def next_of(loop: TrialLoop) -> Next:
 
 def test_a_group_that_runs_heeds_a_budget_that_is_lowered_and_one_that_is_raised(storage_url: str) -> None:
     with TrialLoop(spec(budget={"maxTrials": 10}), storage_url, NAME) as loop:
-        complete(loop, take(loop))
+        finish(loop, take(loop))
         in_hand = take(loop)
         lowered = told(storage_url, budget={"maxTrials": 2})
         assert next_of(loop) is Next.WAIT, "the trial in hand is the last"
-        complete(loop, in_hand)
+        finish(loop, in_hand)
         assert next_of(loop) is Next.SUCCEEDED
         assert snapshot_of(plain(storage_url), lowered).counts.total == 2
         told(storage_url, budget={"maxTrials": 3})
-        complete(loop, take(loop))
+        finish(loop, take(loop))
         assert next_of(loop) is Next.SUCCEEDED
 
 
@@ -84,7 +80,7 @@ def test_operators_of_other_versions_are_understood(written: dict[str, Any], url
         loop.tell(first, Outcome(failure=Failure.ERROR, message="boom"))
         again = take(loop)
         assert again.parameters == first.parameters
-        complete(loop, again)
+        finish(loop, again)
         answer = loop.next()
         if "budget" in written:
             assert isinstance(answer, Assignment), "of seven"
@@ -109,7 +105,7 @@ def test_a_group_that_is_wanted_no_more_finishes_its_trials_and_asks_for_none(
         in_hand = take(loop)
         told(storage_url, **changed)
         assert loop.next() == Verdict(Next.LEAVE, message=why)
-        complete(loop, in_hand)
+        finish(loop, in_hand)
         assert loop.next() == Verdict(Next.LEAVE, message=why)
         told(storage_url, parallelism=2)
         take(loop)  # somebody thought better of it
@@ -125,7 +121,7 @@ def test_what_workers_take_on_while_they_run_is_no_reason_to_leave(url: str, cha
 
 def test_a_study_that_is_over_is_so_for_a_group_that_is_wanted_no_more_too(url: str) -> None:
     with TrialLoop(spec(budget={"maxTrials": 1}), url, NAME, 3) as loop:
-        complete(loop, take(loop))
+        finish(loop, take(loop))
         told(url, parallelism=1, budget={"maxTrials": 1})
         assert next_of(loop) is Next.SUCCEEDED
 
@@ -140,7 +136,7 @@ def test_a_trial_runs_again_however_often_the_study_is_suspended_under_it(storag
             told(storage_url)
             trial = take(loop)
             assert trial.parameters == first.parameters
-        complete(loop, trial)
+        finish(loop, trial)
         told(storage_url, budget={"maxTrials": 1})
         assert next_of(loop) is Next.SUCCEEDED
     assert snapshot_of(plain(storage_url), study).counts == TrialCounts(total=5, complete=1, preempted=4)

@@ -8,11 +8,16 @@ from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
 
 
-def take(loop: TrialLoop) -> Assignment:
+def take(loop: TrialLoop, gpus: int = 0, sharing: int = 1) -> Assignment:
     """The next trial, of which there must be one."""
-    assigned = loop.next()
+    assigned = loop.next(gpus, sharing)
     assert isinstance(assigned, Assignment), assigned
     return assigned
+
+
+def finish(loop: TrialLoop, trial: Assignment, value: float = 1.0) -> None:
+    """Tell that a trial went well."""
+    loop.tell(trial, Outcome(values=(value,)))
 
 
 def complete(value: float = 1.0) -> Outcome:
