@@ -10,7 +10,6 @@ import pytest
 from hpstudy.api.load import parse_study
 from hpstudy.api.names import REVISION_VARIABLE, stored_study_name
 from hpstudy.storage.attributes import Failure
-from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
@@ -18,7 +17,7 @@ from tests.api.client import Resource
 from tests.api.harness import Operator, Team, eventually, study
 from tests.api.policies import forbidden
 from tests.support.postgres import Postgres
-from tests.support.trials import take
+from tests.support.trials import finish, take
 
 NEW_IMAGE = {"template": {"spec": {"containers": [{"name": "worker", "image": "new:1"}]}}}
 
@@ -32,10 +31,6 @@ def worker(served: Team, group: int = 0) -> Iterator[TrialLoop]:
     name = stored_study_name(made.metadata)
     with TrialLoop(made.spec, served.secret(), name, group, revision=revision) as loop:
         yield loop
-
-
-def complete(loop: TrialLoop, trial: Assignment) -> None:
-    loop.tell(trial, Outcome(values=(0.5,)))
 
 
 def until_told_to_leave(loop: TrialLoop) -> str:
@@ -96,7 +91,7 @@ def test_a_suspended_study_gives_everything_back_and_goes_on_with_the_same_trial
     with worker(served) as loop:
         again = take(loop)
         assert (again.parameters, again.continues) == (trial.parameters, trial.number)
-        complete(loop, again)
+        finish(loop, again)
     served.poke()
     served.until("Succeeded", "True")
     assert served.status()["startTime"] == started
@@ -128,7 +123,7 @@ def test_a_group_that_is_removed_ends_its_trial_first(served: Team) -> None:
         assert until_told_to_leave(removed) == "the study has fewer worker groups now"
         served.poke()
         served.stays_as_it_is()
-        complete(removed, trial)
+        finish(removed, trial)
     served.end_pods(0, job="reviews-1")
     served.until_names("jobs", "reviews-0")
     served.until_names("services", "reviews-0")
@@ -148,7 +143,7 @@ def test_a_group_that_is_wanted_after_all_goes_on_or_starts_again(served: Team, 
         until_told_to_leave(loop)
         served.edit({"parallelism": 2})
         eventually(lambda: loop.verdict().next is Next.ASK, "wanted again")
-        complete(loop, trial)
+        finish(loop, trial)
         trial = take(loop)
         assert uid(served, "reviews-1") == first
         show_running(served, 1)
@@ -156,7 +151,7 @@ def test_a_group_that_is_wanted_after_all_goes_on_or_starts_again(served: Team, 
         until_told_to_leave(loop)
         operator.stop()  # it does not see that the group has left before it is wanted again
         try:
-            complete(loop, trial)
+            finish(loop, trial)
             served.end_pods(0, job="reviews-1")
             served.edit({"parallelism": 2})
         finally:
@@ -176,7 +171,7 @@ def test_a_new_image_is_for_new_trials(served: Team) -> None:
         eventually(lambda: uid(served, "reviews-1") != first[1], "the other group, which trained nothing")
         assert until_told_to_leave(loop) == "the study has changed: the group starts again"
         assert uid(served, "reviews-0") == first[0]
-        complete(loop, trial)
+        finish(loop, trial)
     # With no trial in hand the group need not have left by itself.
     made = eventually(lambda: None if uid(served) == first[0] else served.job(), "a Job of the new image")
     assert image(made) == image(served.job("reviews-1")) == "new:1"
@@ -201,7 +196,7 @@ def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> 
             assert served.until("Running", "True")["message"] == "1 of 1 worker groups ready"
         served.stays_as_it_is()
         trial = take(loop)
-        complete(loop, trial)
+        finish(loop, trial)
         assert loop.verdict().next is Next.ASK, "it was told of nothing"
         assert uid(served) == first
         served.edit({"workers": NEW_IMAGE})
@@ -236,7 +231,7 @@ def test_an_image_that_a_policy_forbids_stops_no_group_and_a_policy_no_other_cha
         with forbidden_image(served, "old:1"):
             served.edit({"budget": {"maxTrials": 1}})
             served.until("Accepted", "True")
-            complete(loop, take(loop))
+            finish(loop, take(loop))
     served.poke()
     served.until("Succeeded", "True", "MaxTrialsReached")
 
@@ -267,11 +262,11 @@ def test_a_lowered_budget_is_not_overshot(served: Team) -> None:
     served.apply(study(budget={"maxTrials": 10}))
     running(served, "reviews-0")
     with worker(served) as loop:
-        complete(loop, take(loop))
+        finish(loop, take(loop))
         trial = take(loop)
         served.edit({"budget": {"maxTrials": 2}})
         eventually(lambda: loop.verdict().next is Next.WAIT, "the new budget")
-        complete(loop, trial)
+        finish(loop, trial)
         ended = loop.next()
     assert isinstance(ended, Verdict)
     assert ended.next is Next.SUCCEEDED

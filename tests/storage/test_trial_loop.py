@@ -25,9 +25,10 @@ from hpstudy.trials import explaining, ownership
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.storage.stored import trials_of
 from tests.support.builders import spec
 from tests.support.postgres import Postgres
-from tests.support.trials import complete, stored_trials, take
+from tests.support.trials import complete, take
 
 NAME = "study"
 
@@ -61,7 +62,7 @@ def test_a_dead_group_s_trial_is_failed_and_its_parameters_run_again(storage_url
             again = take(successor)
             assert again.parameters == lost.parameters
             assert (lost.continues, again.continues) == (None, lost.number)
-            trials = stored_trials(storage_url)
+            trials = trials_of(storage_url)
             assert trials[lost.number].state is TrialState.FAIL
             assert trials[lost.number].user_attrs[attributes.FAILURE] == "lost"
             assert trials[running.number].state is TrialState.RUNNING, "another group's trial is not ours to end"
@@ -72,7 +73,7 @@ def test_a_trial_that_died_before_its_group_was_recorded_is_failed_too(storage_u
         orphan = loop.study.ask()
         loop._locks.close()
         with TrialLoop(spec(), storage_url, NAME):
-            assert stored_trials(storage_url)[orphan.number].state is TrialState.FAIL
+            assert trials_of(storage_url)[orphan.number].state is TrialState.FAIL
 
 
 def test_a_preempted_trial_costs_no_budget(storage_url: str) -> None:
@@ -93,7 +94,7 @@ def test_a_trial_is_told_once(storage_url: str) -> None:
         trial = take(loop)
         loop.tell(trial, complete(1.0))
         loop.tell(trial, complete(2.0))
-    assert [stored.values for stored in stored_trials(storage_url)] == [[1.0]]
+    assert [stored.values for stored in trials_of(storage_url)] == [[1.0]]
 
 
 def test_the_pruner_sees_the_other_trials(storage_url: str) -> None:
@@ -105,7 +106,7 @@ def test_the_pruner_sees_the_other_trials(storage_url: str) -> None:
         bad = take(loop)
         assert loop.report(bad, 1, {"loss": 5.0})
         loop.tell(bad, Outcome(pruned=True))
-    pruned = stored_trials(storage_url)[1]
+    pruned = trials_of(storage_url)[1]
     assert (pruned.state, pruned.value) == (TrialState.PRUNED, 5.0)
 
 
@@ -182,7 +183,7 @@ def test_an_error_that_is_not_of_a_proposal_is_raised(url: str, monkeypatch: pyt
         monkeypatch.setattr(loop._enough, "look", broken_gamma)
         with pytest.raises(TypeError):
             loop.next()
-    assert stored_trials(url) == []
+    assert trials_of(url) == []
 
 
 def test_a_study_that_was_refused_can_be_entered_again_once_it_is_mended(storage_url: str) -> None:
@@ -227,7 +228,7 @@ def test_a_starting_group_leaves_alone_what_another_is_making(
         starting.join(30)
         assert not starting.is_alive()
     assert "runs no more" not in caplog.text
-    assert stored_trials(storage_url)[made.number].state is TrialState.RUNNING
+    assert trials_of(storage_url)[made.number].state is TrialState.RUNNING
 
 
 def test_a_group_whose_turn_does_not_come_asks_again_soon(storage_url: str) -> None:
@@ -265,7 +266,7 @@ def test_a_trial_whose_making_an_outage_cut_off_does_not_stay_running(
         loop.tell(take(loop), complete())
         loop.tell(in_hand, complete())
         assert loop.verdict().next is Next.SUCCEEDED
-    states = [stored.state for stored in stored_trials(storage_url)]
+    states = [stored.state for stored in trials_of(storage_url)]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
 
 
@@ -284,7 +285,7 @@ def test_an_outage_of_the_database_is_survived(database: Postgres) -> None:
         take(loop)
         with TrialLoop(spec(), url, NAME, 1):
             assert not loop._locks.acquire("group:study:1", wait=False), "locks are taken again after an outage"
-    assert [stored.state for stored in stored_trials(url)] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert [stored.state for stored in trials_of(url)] == [TrialState.COMPLETE, TrialState.RUNNING]
 
 
 def test_a_removed_group_keeps_its_trial_over_a_restart_of_the_database(
@@ -306,7 +307,7 @@ def test_a_removed_group_keeps_its_trial_over_a_restart_of_the_database(
         assert kept.next() == Verdict(Next.WAIT), "it is alive, and holds its lock again"
         removed.tell(trial, complete())
         assert kept.verdict().next is Next.SUCCEEDED
-    assert [stored.state for stored in stored_trials(url)] == [TrialState.COMPLETE]
+    assert [stored.state for stored in trials_of(url)] == [TrialState.COMPLETE]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 """What tests do with a trial loop and the trials in a storage, in a worker group's place."""
 
-import optuna
-
-from hpstudy.storage.opening import open_storage
 from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.storage.stored import trials_of
 
 
 def take(loop: TrialLoop, gpus: int = 0, sharing: int = 1) -> Assignment:
@@ -15,9 +13,9 @@ def take(loop: TrialLoop, gpus: int = 0, sharing: int = 1) -> Assignment:
     return assigned
 
 
-def finish(loop: TrialLoop, trial: Assignment, value: float = 1.0) -> None:
+def finish(loop: TrialLoop, trial: Assignment) -> None:
     """Tell that a trial went well."""
-    loop.tell(trial, Outcome(values=(value,)))
+    loop.tell(trial, Outcome(values=(1.0,)))
 
 
 def complete(value: float = 1.0) -> Outcome:
@@ -25,10 +23,5 @@ def complete(value: float = 1.0) -> Outcome:
     return Outcome(values=(value,), metrics={"loss": value})
 
 
-def stored_trials(url: str, name: str = "study") -> list[optuna.trial.FrozenTrial]:
-    """Trials as anybody would read them."""
-    storage = open_storage(url)
-    try:
-        return optuna.load_study(study_name=name, storage=storage).trials
-    finally:
-        storage.engine.dispose()
+stored_trials = trials_of
+"""By its other name."""

@@ -14,8 +14,8 @@ from hpstudy.storage.attributes import Failure
 from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.storage.stored import trials_of
 from tests.support.builders import spec
-from tests.support.trials import stored_trials
 from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
@@ -258,7 +258,7 @@ def test_groups_share_one_quasi_random_sequence(url: str) -> None:
         for _ in range(9):
             run(first, 1)
             run(second, 1)
-        taken = [trial.params for trial in stored_trials(url)]
+        taken = [trial.params for trial in trials_of(url)]
     assert len({values["x"] for values in taken}) == 18
     # The first point is random, the next 16 of Sobol's sequence have one in each sixteenth of either axis.
     for axis in ("x", "y"):
@@ -277,4 +277,4 @@ def test_a_failed_trial_is_no_point_of_a_model(url: str) -> None:
         assert isinstance(failing, Assignment)
         loop.tell(failing, Outcome(failure=Failure.ERROR, message="boom"))
         assert len(run(loop, 2)) == 2
-    assert [trial.state for trial in stored_trials(url)].count(TrialState.FAIL) == 1
+    assert [trial.state for trial in trials_of(url)].count(TrialState.FAIL) == 1

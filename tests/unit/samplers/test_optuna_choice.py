@@ -11,8 +11,8 @@ from hpstudy.storage import attributes
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import read_snapshot
 from hpstudy.trials.loop import TrialLoop
+from tests.storage.stored import trials_of
 from tests.support.builders import spec
-from tests.support.trials import stored_trials
 from tests.unit.samplers.optuna_studies import FINITE, FLAT, NAME, NUMERIC, TWO, a_study, run
 
 
@@ -66,7 +66,7 @@ def test_the_choice_is_recorded_once_and_kept(sampler: dict[str, Any] | None, ur
         assert isinstance(second.study.sampler, optuna.samplers.GPSampler)
         run(first, 1)
         run(second, 1)
-    assert stored_trials(url)[0].params != stored_trials(url)[1].params
+    assert trials_of(url)[0].params != trials_of(url)[1].params
     more = a_study(NUMERIC, sampler=sampler, budget={"maxTrials": 1000})
     with TrialLoop(more, url, NAME) as again:
         assert isinstance(again.study.sampler, optuna.samplers.GPSampler), "the study began with it"
