@@ -18,8 +18,9 @@ from hpstudy.storage.urls import parse_url
 from hpstudy.trials.budget import Next, Verdict
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.storage.stored import trials_of
 from tests.support.builders import spec
-from tests.support.trials import complete, stored_trials, take
+from tests.support.trials import complete, take
 
 PATIENCE = 60.0  # seconds
 
@@ -62,7 +63,7 @@ def told_to_stop(loop: TrialLoop, begun: threading.Event) -> Iterator[None]:
 
 
 def ends(url: str) -> list[tuple[TrialState, str | None, bool]]:
-    found = stored_trials(url)
+    found = trials_of(url)
     return [
         (trial.state, trial.user_attrs.get(attributes.FAILURE), attributes.runs_again(trial.user_attrs))
         for trial in found
@@ -117,6 +118,6 @@ def test_a_function_that_ponders_is_broken_off_without_waiting_for_another_group
         loop = stack.enter_context(TrialLoop(spec(), storage_url, "study", suggest=suggest, sampler=sampler))
         with told_to_stop(loop, ponderer.begun):
             assert loop.next() == Verdict(Next.WAIT)
-        trial, queued = stored_trials(storage_url)
+        trial, queued = trials_of(storage_url)
         assert (trial.state, queued.state) == (TrialState.FAIL, TrialState.WAITING)
         assert queued.system_attrs[attributes.FIXED] == trial.params

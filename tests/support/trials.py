@@ -3,7 +3,6 @@
 from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
-from tests.storage.stored import trials_of
 
 
 def take(loop: TrialLoop, gpus: int = 0, sharing: int = 1) -> Assignment:
@@ -21,7 +20,3 @@ def finish(loop: TrialLoop, trial: Assignment) -> None:
 def complete(value: float = 1.0) -> Outcome:
     """A trial that went well."""
     return Outcome(values=(value,), metrics={"loss": value})
-
-
-stored_trials = trials_of
-"""By its other name."""
