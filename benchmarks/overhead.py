@@ -25,7 +25,7 @@ from benchmarks.tables import print_table, save
 from hpstudy.api.names import STORAGE_URL_VARIABLE
 from hpstudy.api.study import API_VERSION, KIND
 from tests.support.postgres import postgres
-from tests.support.processes import ServerError, free_port
+from tests.support.processes import ServerError, coordinator_port
 
 REPOSITORY = Path(__file__).parents[1]
 STUDY = "overhead"
@@ -101,7 +101,7 @@ def _run_group(url: str, trials: int, nodes: int, processes: int, isolation: str
         study, log = Path(folder, "study.json"), Path(folder, "workers.log")
         study.write_text(json.dumps(manifest))
         command = [sys.executable, "-m", "hpstudy.cli.main", "worker", "--study", str(study)]
-        command += ["--folder", str(REPOSITORY), "--output", folder, "--coordinator", f"127.0.0.1:{free_port()}"]
+        command += ["--folder", str(REPOSITORY), "--output", folder, "--coordinator", f"127.0.0.1:{coordinator_port()}"]
         environment = {**os.environ, STORAGE_URL_VARIABLE: url, "HPSTUDY_TERMINATION_LOG": f"{folder}/refusal.json"}
         with log.open("ab") as out:
             pods = [

@@ -7,6 +7,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from hpstudy.storage import attributes
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -37,9 +39,12 @@ def read(url: str, study_name: str) -> Recorded:
     finally:
         storage.engine.dispose()
         optuna.logging.set_verbosity(verbosity)
-    failed = [trial.number for trial in trials if trial.state is not TrialState.COMPLETE]
+    failed = [trial for trial in trials if trial.state is not TrialState.COMPLETE]
     if failed:
-        raise RuntimeError(f"trials {failed} of {study_name} did not complete: there is nothing to compare")
+        words = "; ".join(
+            f"{trial.number}: {trial.user_attrs.get(attributes.MESSAGE, trial.state)}" for trial in failed
+        )
+        raise RuntimeError(f"trials of {study_name} did not complete, there is nothing to compare: {words}")
     starts = [trial.datetime_start.timestamp() for trial in trials if trial.datetime_start]
     return Recorded(
         cycles=[later - earlier for earlier, later in pairwise(starts)],

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +18,7 @@ from hpstudy.storage.opening import open_storage
 from hpstudy.worker.supervisor import Worker
 from tests.support.builders import study
 from tests.support.forkserver import PROCESSES
+from tests.support.processes import coordinator_port
 
 HERE = Path(__file__).parent
 
@@ -84,7 +83,7 @@ class Group:
         self._index = index
         self._control_group = control_group
         self._gpus = gpus
-        self._coordinator = f"127.0.0.1:{_free_port()}" if nodes > 1 else ""
+        self._coordinator = f"127.0.0.1:{coordinator_port()}" if nodes > 1 else ""
         self.pods: dict[int, BaseProcess] = {}
         for node in range(nodes):
             self.start(node)
@@ -126,14 +125,6 @@ class Group:
     def states(self) -> list[str]:
         """Their states."""
         return [trial.state.name for trial in self.trials()]
-
-
-def _free_port() -> int:
-    """Below those that the kernel hands out: another connection must not take it before pod 0 comes back."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", random.randrange(20_000, 30_000)))
-            return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

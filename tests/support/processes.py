@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -47,6 +48,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def coordinator_port() -> int:
+    """Return a port for a group of several pods on this host, which takes the one above it, too. They are below those
+    that the kernel hands out: another connection must not take them before pod 0 does, or comes back."""
+    while True:
+        with socket.socket() as probe, socket.socket() as above, contextlib.suppress(OSError):
+            port = random.randrange(20_000, 30_000)
+            probe.bind(("127.0.0.1", port))
+            above.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def start(command: Sequence[str | Path], log: Path, *, user: str | None = None) -> subprocess.Popen[bytes]:
