@@ -37,7 +37,12 @@ class Hooks:
         """Let go of a server."""
 
 
-class ContinuingPruner:
+class WholeCurvePruner:
+    """A base for pruners that judge by whole curves each time they are asked. Which trials they compare is their own
+    affair, and they are not asked about what a trial had reported before it was continued."""
+
+
+class ContinuingPruner(WholeCurvePruner):
     """A base for pruners whose trials go on from the checkpoints of others. A trial that they end has an attribute
     (``attributes.NEXT``) with the trial that is to follow it."""
 

@@ -16,6 +16,7 @@ from hpstudy.api.study import Algorithm, StudySpec
 from hpstudy.samplers import exhaustive
 from hpstudy.samplers.algorithms import build, check_options
 from hpstudy.samplers.choice import chosen_sampler, is_open
+from hpstudy.samplers.pruning import HyperbandPruner
 from hpstudy.space.dimensions import SearchSpace
 
 _SAMPLERS = types.SimpleNamespace(
@@ -26,9 +27,13 @@ _SAMPLERS = types.SimpleNamespace(
         "PartialFixedSampler": exhaustive.PartialFixedSampler,
     }
 )
+_PRUNERS = types.SimpleNamespace(
+    **{name: value for name, value in vars(optuna.pruners).items() if not name.startswith("_")}
+    | {"HyperbandPruner": HyperbandPruner}
+)
 _PARTS: Mapping[type, Any] = {
     BaseSampler: _SAMPLERS,
-    BasePruner: optuna.pruners,
+    BasePruner: _PRUNERS,
     nsgaii.BaseCrossover: nsgaii,
     nsgaii.BaseMutation: nsgaii,
 }
@@ -54,7 +59,7 @@ def build_sampler(spec: StudySpec, space: SearchSpace | None, *, group: int = 0,
 def build_pruner(spec: StudySpec) -> BasePruner:
     """See ``samplers/build.py``."""
     pruner: BasePruner = build(
-        spec.pruner or _NO_PRUNER, "pruner", optuna.pruners, BasePruner, reasons.UNKNOWN_PRUNER, parts=_PARTS
+        spec.pruner or _NO_PRUNER, "pruner", _PRUNERS, BasePruner, reasons.UNKNOWN_PRUNER, parts=_PARTS
     )
     return pruner
 

@@ -185,8 +185,7 @@ class PopulationPruner(BasePruner, ContinuingPruner):
 
 def _origin(trial: FrozenTrial, by_number: Mapping[int, FrozenTrial]) -> FrozenTrial:
     """Of a trial that runs again what was lost: the first run."""
-    runs = trial.user_attrs.get(attributes.RUNS)
-    return by_number[runs[0]] if runs else trial
+    return by_number[attributes.first_run(trial.number, trial.user_attrs)]
 
 
 def _member(trial: FrozenTrial, by_number: Mapping[int, FrozenTrial]) -> int:

@@ -20,6 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.samplers.hooks import WholeCurvePruner
+from hpstudy.samplers.pruning import competing
 from hpstudy.samplers.seeding import seeded
 from hpstudy.storage import attributes
 
@@ -37,7 +39,7 @@ class _Trial:
     is_saving: bool = False
 
 
-class RayPruner(BasePruner, ABC):
+class RayPruner(BasePruner, WholeCurvePruner, ABC):
     """A scheduler that is told of the study before it decides.
 
     Args:
@@ -53,19 +55,20 @@ class RayPruner(BasePruner, ABC):
             return False
         known = {
             other.number: other
-            for other in study.get_trials(deepcopy=False)
-            if not attributes.runs_again(other.user_attrs)
-            and (other.intermediate_values or other.state is TrialState.RUNNING)
+            for other in competing(study.get_trials(deepcopy=False))
+            if other.intermediate_values or other.state is TrialState.RUNNING
         }
         known[trial.number] = trial
-        return self.decide(dict(sorted(known.items())), trial, "max" if _is_maximized(study) else "min")
+        # The place of a trial, and so its bracket, stay the same when it has to run again.
+        known = dict(sorted(known.items(), key=lambda item: _first_run(item[1])))
+        return self.decide(known, trial, "max" if _is_maximized(study) else "min")
 
     @abstractmethod
     def decide(self, known: Mapping[int, FrozenTrial], trial: FrozenTrial, mode: str) -> bool:
         """See :meth:`prune`.
 
         Args:
-            known: the trials of the study by number, in order, the one in question among them.
+            known: the trials of the study by number, in the order of their first runs, the one in question among them.
         """
 
 
@@ -110,7 +113,7 @@ class FollowingPruner(RayPruner):
     def _news(self, trial: FrozenTrial) -> list[dict[str, Any]]:
         if trial.number not in self._trials:
             ray_trial = _Trial(str(trial.number), "RUNNING")
-            with seeded(trial.number):  # it draws the bracket from numpy's own generator
+            with seeded(_first_run(trial)):  # it draws the bracket from numpy's own generator
                 self._scheduler.on_trial_add(None, ray_trial)
             self._trials[trial.number], self._told[trial.number] = ray_trial, set()
         told = self._told[trial.number]
@@ -203,6 +206,10 @@ def _results(trial: FrozenTrial) -> list[dict[str, Any]]:
         {_METRIC: value, _ITERATION: index, "step": step}
         for index, (step, value) in enumerate(sorted(trial.intermediate_values.items()), start=1)
     ]
+
+
+def _first_run(trial: FrozenTrial) -> int:
+    return attributes.first_run(trial.number, trial.user_attrs)
 
 
 def _is_maximized(study: optuna.Study) -> bool:

@@ -16,6 +16,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpstudy.samplers.engine import EngineSampler, Observation, read_history
+from hpstudy.samplers.hooks import WholeCurvePruner
+from hpstudy.samplers.pruning import competing
 from hpstudy.samplers.seeding import seeded
 from hpstudy.samplers.wandb_config import Sweep
 from hpstudy.space.dimensions import Dimension, SearchSpace
@@ -108,7 +110,7 @@ class SweepsSampler(EngineSampler):
         }
 
 
-class EarlyTerminatePruner(optuna.pruners.BasePruner):
+class EarlyTerminatePruner(optuna.pruners.BasePruner, WholeCurvePruner):
     """W&B's hyperband: at certain numbers of reports a trial must be among the best 1/eta of those that came so far.
 
     Args:
@@ -135,7 +137,7 @@ class EarlyTerminatePruner(optuna.pruners.BasePruner):
         # Only the trial in hand is judged, so the others are told as finished.
         others = [
             engine.SweepRun(name=str(other.number), state="finished", history=_reports(other))
-            for other in study.get_trials(deepcopy=False)
+            for other in competing(study.get_trials(deepcopy=False))
             if other.number != trial.number and other.intermediate_values
         ]
         own = engine.SweepRun(name=str(trial.number), state="running", history=_reports(trial))

@@ -13,7 +13,11 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.samplers.build import build_pruner, check_algorithms
 from hpstudy.storage import attributes
+from hpstudy.storage.attributes import Failure
+from hpstudy.trials.loop import TrialLoop
+from hpstudy.trials.outcome import Outcome
 from tests.support.builders import spec
+from tests.support.trials import take
 
 ASHA = {"name": "ASHAScheduler", "options": {"max_t": 9, "reduction_factor": 3}}
 HYPERBAND = {"name": "HyperBandScheduler", "options": {"max_t": 9, "reduction_factor": 3}}
@@ -154,6 +158,55 @@ def test_reports_of_a_lost_trial_count_for_nothing(algorithm: dict[str, Any]) ->
     same.report(1.05, 1)
     assert fresh.prune(study, study.trials[-1]) == same.should_prune()
     assert study.pruner.prune(study, study.trials[-1]) == same.should_prune()
+
+
+@pytest.mark.parametrize("algorithm", EVERY)
+def test_a_trial_that_goes_on_is_judged_as_if_it_had_not_been_cut_off(algorithm: dict[str, Any]) -> None:
+    """Each of eight trials in turn, after two steps; brackets of ASHA are drawn, those of HyperBand go by the order of
+    trials."""
+    told: set[bool] = set()
+    for cut_off in range(8):
+        decisions = []
+        for runs in (1, 2):
+            study = a_study(algorithm)
+            trials = [study.ask() for _ in range(8)]
+            for step in (1, 2, 3):
+                if step == 3 and runs == 2:
+                    trials[cut_off] = run_again(study, trials[cut_off])
+                for number, trial in enumerate(trials):
+                    trial.report(1 / step - number, step)
+            decisions.append([pruner(algorithm).prune(study, study.trials[trial.number]) for trial in trials])
+        assert decisions[0] == decisions[1]
+        told.update(decisions[0])
+    assert told == {False, True}
+
+
+def run_again(study: optuna.Study, trial: optuna.Trial) -> optuna.Trial:
+    """As the trial loop does, with what the trial had reported."""
+    past = study.trials[trial.number].intermediate_values
+    trial.set_user_attr(attributes.AGAIN, True)
+    study.enqueue_trial({"x": 0.0}, user_attrs={attributes.RUNS: [trial.number]})
+    study.tell(trial, state=TrialState.FAIL)
+    again = study.ask()
+    for step, value in past.items():
+        again.report(value, step)
+    return again
+
+
+@pytest.mark.parametrize("algorithm", EVERY)
+def test_a_past_that_others_have_overtaken_prunes_nothing(algorithm: dict[str, Any], url: str) -> None:
+    study = spec(backend="ray", pruner=algorithm)
+    with TrialLoop(study, url, "study") as loop:
+        trial = take(loop)
+        assert not loop.report(trial, 1, {"loss": 9.0})
+        loop.tell(trial, Outcome(failure=Failure.PREEMPTED, message="gone"))
+        trial = take(loop)
+        for loss in (1.0, 1.1, 1.2):
+            other = take(loop)
+            loop.report(other, 1, {"loss": loss})
+            loop.tell(other, Outcome(values=(loss,)))
+        assert not loop.report(trial, 1, {"loss": 9.0}, past=True)
+        assert not loop.report(trial, 2, {"loss": 0.5})
 
 
 @pytest.mark.parametrize("algorithm", EVERY)

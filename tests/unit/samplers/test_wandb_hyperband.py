@@ -1,12 +1,16 @@
 """Backend wandb: hyperband, as W&B's own engine has it."""
 
+from collections.abc import Sequence
+
 import optuna
 import pytest
 
 from hpstudy.samplers.build import build_pruner
+from hpstudy.storage.attributes import Failure
 from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.loop import TrialLoop
 from hpstudy.trials.outcome import Outcome
+from tests.support.trials import take
 from tests.unit.samplers.wandb_studies import a_study, add_reports, in_memory, running, sweep
 
 HISTORIES = [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0], [5.0, 5.0], [6.0, 6.0]]
@@ -52,6 +56,24 @@ def test_a_trial_is_pruned_through_the_study_s_loop(url: str) -> None:
         bad = loop.next()
         assert isinstance(bad, Assignment)
         assert loop.report(bad, 1, {"loss": 9.0})
+
+
+@pytest.mark.parametrize("failures", [(), (Failure.PREEMPTED,), (Failure.LOST, Failure.PREEMPTED)])
+def test_a_trial_that_was_cut_off_is_compared_once(failures: Sequence[Failure], url: str) -> None:
+    fields = {
+        "pruner": {"name": "hyperband", "options": {"min_iter": 1, "eta": 3}},
+        "objectives": [{"metric": "loss", "direction": "maximize"}],
+    }
+    with TrialLoop(a_study(sweep(x={"min": 0.0, "max": 1.0}), **fields), url, "study") as loop:
+        for value in (0.9, 0.1, 0.11):
+            trial = take(loop)
+            for failure in failures if value == 0.9 else ():
+                loop.report(trial, 1, {"loss": value})
+                loop.tell(trial, Outcome(failure=failure, message="gone"))
+                trial = take(loop)
+            loop.report(trial, 1, {"loss": value})
+            loop.tell(trial, Outcome(values=(value,)))
+        assert not loop.report(take(loop), 1, {"loss": 0.8}), "it is the second of four"
 
 
 def test_optuna_s_pruners_work_by_name() -> None:
