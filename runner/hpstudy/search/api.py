@@ -37,7 +37,8 @@ def hyperparameter_search(
             Transformers.
         compute_objective: from the metrics of an evaluation to the objective, or to one for each direction. The best
             evaluation of a trial counts. Absent: that of Transformers.
-        n_trials: trials that end complete or pruned. With ``storage`` those of earlier runs count.
+        n_trials: trials that end complete or pruned; with ``catch`` those that fail, too. With ``storage`` those of
+            earlier runs count.
         direction: "minimize" or "maximize", or a list of them for a Pareto front.
         backend: optuna, ray, wandb or sigopt. Absent: optuna.
         hp_name: name of a trial's folder in ``output_dir``, from what ``model_init`` gets. Absent: run-NUMBER.

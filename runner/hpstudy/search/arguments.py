@@ -2,14 +2,15 @@
 
 import copy
 import dataclasses
+import inspect
 import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import IntervalStrategy, TrainingArguments
 
-from hpstudy.training.arguments import check_known, typed_by
+from hpstudy.training.arguments import typed_by
 
 _KEPT = "distributed_state"
 """Set when the arguments' device is first asked for."""
@@ -20,7 +21,7 @@ def trial_arguments(args: TrainingArguments, values: Mapping[str, Any], output_d
     derived again, which setting the field on a copy would not do.
 
     Args:
-        values: fields by name; those that are none are left out.
+        values: fields by name, and attributes that the arguments have beside them; others are left out.
 
     Raises:
         InvalidStudyError: a value does not fit its field.
@@ -29,35 +30,63 @@ def trial_arguments(args: TrainingArguments, values: Mapping[str, Any], output_d
     given = {field.name: copy.deepcopy(getattr(args, field.name)) for field in dataclasses.fields(args) if field.init}
     hints = typing.get_type_hints(kind)
     searched = {name: _whole(value, hints[name]) for name, value in values.items() if name in given}
-    given |= typed_by(hints, searched, "hyperparameters")
+    typed = typed_by(hints, searched, "hyperparameters")
+    given |= dict.fromkeys(_derived(args, typed).intersection(given)) | typed
     given["output_dir"] = output_dir
     made: TrainingArguments = kind(**given)
+    made._n_gpu = args._n_gpu  # the Trainer's word, of a model that is spread over GPUs
     for name, value in vars(args).items():  # what the user set beside the fields
         if name not in given and name not in vars(made) and not name.startswith("_") and name != _KEPT:
             setattr(made, name, copy.copy(value))
+    for name, value in values.items():
+        if name not in given and _is_attribute(args, name):
+            setattr(made, name, _like(getattr(args, name), name, value))
     return made
 
 
+def _derived(args: TrainingArguments, searched: Mapping[str, Any]) -> set[str]:
+    """Fields that ``TrainingArguments.__post_init__`` derived from others which are searched now. Given as they are
+    they would pass for the user's own, and hold up what is searched."""
+    compared, by_steps = args.metric_for_best_model, args.eval_strategy == IntervalStrategy.STEPS
+    sources = {  # by the field that is derived: from which, and what
+        "activation_checkpointing": ("gradient_checkpointing", args.gradient_checkpointing),
+        "activation_checkpointing_kwargs": ("gradient_checkpointing_kwargs", args.gradient_checkpointing_kwargs),
+        "eval_steps": ("logging_steps", args.logging_steps if by_steps else None),
+        "greater_is_better": ("metric_for_best_model", not compared.endswith("loss") if compared else None),
+    }
+    fields = {
+        field
+        for field, (source, value) in sources.items()
+        if source in searched and getattr(args, field, None) == value
+    }
+    if searched.get("torch_compile") is False:  # either of them would switch it on again
+        fields |= {"torch_compile_backend", "torch_compile_mode"}
+    return fields
+
+
 def unknown_names(args: TrainingArguments, names: Iterable[str]) -> list[str]:
-    """Those that are no fields of the arguments."""
+    """Those that are neither fields of the arguments nor attributes beside them."""
     known = {field.name for field in dataclasses.fields(args) if field.init}
-    return [name for name in names if name not in known]
-
-
-def refuse_unknown(args: TrainingArguments, names: Iterable[str]) -> None:
-    """Refuse hyperparameters that nothing takes. (Transformers' own search warns and trains on.)
-
-    Raises:
-        InvalidStudyError: there is one, with the nearest field.
-    """
-    known = [field.name for field in dataclasses.fields(args)]
-    what = f"no field of {type(args).__name__}, and model_init did not read it"
-    check_known(names, known, {}, "hyperparameters", what)
+    return [name for name in names if name not in known and not _is_attribute(args, name)]
 
 
 def run_folder(output_dir: str, name: str) -> str:
     """Folder of a trial's files, as in Transformers."""
     return os.path.join(output_dir, name)  # noqa: PTH118 (a field of type str, which may be a URL's path)
+
+
+def _is_attribute(args: TrainingArguments, name: str) -> bool:
+    """Whether the user set it on the arguments, or their class has it: no method, no property."""
+    if name.startswith("_") or name == _KEPT:
+        return False
+    return name in vars(args) or not hasattr(inspect.getattr_static(type(args), name, property), "__get__")
+
+
+def _like(old: Any, name: str, value: Any) -> Any:
+    """A string that stands for a number, as SigOpt's categories do, for an attribute that is one."""
+    if isinstance(value, str) and isinstance(old, bool | int | float):
+        return typed_by({name: type(old)}, {name: value}, "hyperparameters")[name]
+    return value
 
 
 def _whole(value: Any, hint: Any) -> Any:

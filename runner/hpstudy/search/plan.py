@@ -242,7 +242,7 @@ def _dumped(algorithm: Any) -> dict[str, Any] | None:
 
 
 def _allowed(options: Options) -> int:
-    """With ``catch`` Optuna's rule holds: those errors never end the search, and any other does at once."""
+    """With ``catch`` Optuna's rule holds: trials with those errors count as trials, and any other ends the search."""
     return _ENDLESS if options.catch else options.max_failed_trials
 
 

@@ -21,6 +21,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.search.errors import SearchFailedError
 from hpstudy.storage.attributes import Failure
+from hpstudy.training.isolation import leave_process_group
 from hpstudy.trials.causes import Cause, root_cause
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Ended(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cause: Cause | None = None
-    """Where it failed."""
+    """Where it failed; or pruned the trial by itself, which is a failure unless all ranks do."""
     failure: Failure = Failure.ERROR
     """The class of that."""
     invalid: str | None = None
@@ -92,7 +93,7 @@ class Alone:
     def end(self, ended: Ended, clean: Callable[[], None]) -> list[Ended]:
         """It ended."""
         clean()
-        return [ended]
+        return _together([ended])
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -101,10 +102,10 @@ class Alone:
 class Several:
     """A search in all processes of a process group.
 
-    A rank that fails says so in the store, where a thread of every rank looks. If all ranks come to the end of the
-    trial within ``GRACE`` seconds the trial failed, and the search goes on with a new process group: the old one may
-    have collectives in it that only some have joined. If not, somebody waits for ever: rank zero's thread records the
-    trial with the root cause, and every process leaves.
+    A rank that fails, or prunes where it was not told to, says so in the store, where a thread of every rank looks. If
+    all ranks come to the end of the trial within ``GRACE`` seconds the trial failed, and the search goes on with a new
+    process group: the old one may have collectives in it that only some have joined. If not, somebody waits for ever:
+    rank zero's thread records the trial with the root cause, and every process leaves.
 
     Args:
         fail: on rank zero, records the trial in hand as failed, from another thread.
@@ -176,7 +177,7 @@ class Several:
             self._wait([f"left/{rank}" for rank in ranks])
             self._forget()
         self._training = False
-        return all_ended
+        return _together(all_ended)
 
     def close(self) -> None:
         """See ``Ranks``."""
@@ -186,7 +187,7 @@ class Several:
     def _renew(self) -> None:
         """A process group without what the failed trial left in the old one."""
         backend = str(dist.get_backend_config())
-        dist.destroy_process_group()
+        leave_process_group()
         store = PrefixStore(f"{self._place}/group/{self._index}", self._default.clone())
         dist.init_process_group(backend, timeout=self._timeout, world_size=self._size, rank=self.rank, store=store)
 
@@ -255,6 +256,11 @@ def root_of(ended: list[Ended]) -> Ended | None:
     """The rank whose failure explains those of the others; None where none failed."""
     cause = root_cause(each.cause for each in ended if each.cause)
     return next((each for each in ended if each.cause is cause), None) if cause else None
+
+
+def _together(ended: list[Ended]) -> list[Ended]:
+    """Where every rank pruned the trial, none failed."""
+    return [Ended(pruned=True)] * len(ended) if all(each.pruned for each in ended) else ended
 
 
 def _own(store: Any) -> Store:

@@ -2,21 +2,21 @@
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
 import torch
-from transformers import IntervalStrategy, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.api.metrics import find_metric
 from hpstudy.api.objectives import Objective
-from hpstudy.search.arguments import refuse_unknown, run_folder, trial_arguments, unknown_names
+from hpstudy.search.arguments import run_folder, trial_arguments, unknown_names
+from hpstudy.search.names import Names
 from hpstudy.search.proxies import Given
+from hpstudy.training.evaluations import evaluation_step, improves
 
 Compute = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Values of objectives by name, from the metrics of an evaluation."""
@@ -34,7 +34,7 @@ def check_trainer(trainer: Trainer) -> None:
     if missing:
         raise InvalidStudyError(
             reasons.IMPORT_FAILED,
-            f"this version of transformers has no Trainer.{missing[0]}; install transformers>=5,<6",
+            f"this version of transformers has no Trainer.{missing[0]}; install transformers>=5.4,<6",
         )
 
 
@@ -44,6 +44,7 @@ class Run:
     Args:
         given: what model_init gets.
         values: fields of TrainingArguments by name; others are model_init's.
+        names: what it read of the trials before.
         report: records the metrics of an evaluation at a step; whether all ranks should prune.
         name: the trial's name, asked for when model_init has made its suggestions.
         output_dir: where trials have their folders.
@@ -51,6 +52,7 @@ class Run:
 
     Attributes:
         chosen: metrics of the best evaluation by the first objective, the earlier among equals.
+        pruned: the study asked to stop, and every rank was told at the same evaluation.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Run:
         args: TrainingArguments,
         given: Given,
         values: Mapping[str, Any],
+        names: Names,
         objectives: tuple[Objective, ...],
         compute: Compute,
         report: Callable[[dict[str, Any], int], bool],
@@ -71,6 +74,7 @@ class Run:
         self._args = args
         self._given = given
         self._values = values
+        self._names = names
         self._objective = objectives[0]
         self._compute = compute
         self._report = report
@@ -78,19 +82,20 @@ class Run:
         self._output_dir = output_dir
         self._named = named
         self.chosen: dict[str, Any] | None = None
+        self.pruned = False
 
     def train(self) -> None:
         """Train and evaluate.
 
         Raises:
-            optuna.TrialPruned: on every rank at the same evaluation.
+            optuna.TrialPruned: on every rank at the same evaluation; or wherever the user's code raised it.
             InvalidStudyError: a hyperparameter that nothing takes, or a value that does not fit.
         """
         trainer, base = self._trainer, self._args
         args = trial_arguments(base, self._values, self._output_dir)
         unknown = unknown_names(base, self._values)
         if not inspect.signature(trainer.model_init).parameters:
-            refuse_unknown(base, unknown)
+            self._names.check(base, unknown, None)
         trainer.args = args
         trainer.neftune_noise_alpha = args.neftune_noise_alpha
         if args.label_smoothing_factor != base.label_smoothing_factor:
@@ -102,8 +107,7 @@ class Run:
             self._given.read.clear()
             self._given.read_all = False
             model: torch.nn.Module = make_model(trial)
-            if not self._given.read_all:
-                refuse_unknown(base, [name for name in unknown if name not in self._given.read])
+            self._names.check(base, unknown, self._given)
             return model
 
         def set_up(trial: Any) -> None:
@@ -129,21 +133,12 @@ class Run:
     def _evaluated(self, metrics: Mapping[str, Any]) -> None:
         trainer = self._trainer
         found = {name: value for name, value in metrics.items() if _is_json(value)} | self._compute(metrics)
-        if self._improves(found):
+        if improves(found, self.chosen, self._objective):
             self.chosen = found
-        by_epoch = trainer.args.eval_strategy == IntervalStrategy.EPOCH
-        step = round(trainer.state.epoch or 0) if by_epoch else trainer.state.global_step
-        if self._report(found, step):
+        if self._report(found, evaluation_step(trainer.args, trainer.state)):
+            self.pruned = True
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
             raise optuna.TrialPruned
-
-    def _improves(self, metrics: Mapping[str, Any]) -> bool:
-        if self.chosen is None:
-            return True
-        new, old = (find_metric(each, self._objective.metric) for each in (metrics, self.chosen))
-        if new is None or old is None or math.isnan(new):
-            return False
-        return math.isnan(old) or (new > old if self._objective.direction == "maximize" else new < old)
 
 
 def _is_json(value: Any) -> bool:

@@ -8,7 +8,6 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,18 +20,21 @@ from transformers.trainer_utils import BestRun
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.search.clock import Clock, NoClock
+from hpstudy.search.continuing import continued, count_done
 from hpstudy.search.errors import SearchFailedError
-from hpstudy.search.plan import Plan, with_trials
+from hpstudy.search.names import Names
+from hpstudy.search.plan import Plan
 from hpstudy.search.proxies import Given, Hyperparameters, SharedTrial
 from hpstudy.search.ranks import Alone, Ended, Ranks, Several, root_of
 from hpstudy.search.results import best_runs, log_end
 from hpstudy.search.runs import Run
 from hpstudy.search.snapshot import Snapshot
-from hpstudy.search.sweeps import variables, with_labels
+from hpstudy.search.sweeps import variables
 from hpstudy.storage.attributes import Failure
-from hpstudy.storage.opening import open_storage
+from hpstudy.storage.errors import StorageRefusedError, StorageUnreachableError, storage_errors
 from hpstudy.training.faults import is_out_of_memory, lost_a_peer
 from hpstudy.training.isolation import Baseline, reset
+from hpstudy.training.values import plain
 from hpstudy.trials.assignment import Assignment
 from hpstudy.trials.budget import Next
 from hpstudy.trials.causes import Cause, Kind
@@ -42,6 +44,7 @@ from hpstudy.trials.outcome import Outcome, conclude, conclude_pruned
 _log = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 2000  # characters
+_NOT_CAUGHT = "catch does not name the error of a trial"
 _loops: "weakref.WeakSet[TrialLoop]" = weakref.WeakSet()
 
 
@@ -62,10 +65,13 @@ class Session:
         self._plan = plan
         self._hp_name = hp_name
         self._base = trainer.args
+        self._names = Names()
         self._loop: TrialLoop | None = None
         self._assignment: Assignment | None = None
         self._given: SharedTrial | None = None
         self._error: BaseException | None = None
+        self._unmade: Exception | None = None
+        """What ``hp_space`` raised, where ``catch`` decides on it."""
         self._deadline: float | None = None
         self._events = plan.events
         self._clock: Clock = NoClock()
@@ -103,7 +109,7 @@ class Session:
             index = 1
             while True:
                 self._ranks.begin(index)
-                task = self._ranks.share(self._next)
+                task = self._take()
                 if task is None:
                     break
                 if "leave" in task:
@@ -121,7 +127,7 @@ class Session:
     def _open(self, stack: ExitStack) -> None:
         plan = self._plan
         if plan.options.sweep_id or not plan.options.load_if_exists:
-            plan = self._plan = _continue(plan)
+            plan = self._plan = continued(plan)
         suggest = self._suggest if plan.hp_space is not None else None
         loop = TrialLoop(
             plan.spec,
@@ -145,24 +151,59 @@ class Session:
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Call the user's ``hp_space``, once for a trial."""
-        self._given = SharedTrial(self._ranks, trial)
+        self._given, self._unmade = SharedTrial(self._ranks, trial), None
         assert self._plan.hp_space is not None
-        values = self._plan.hp_space(self._given)
-        if values is None:
-            return dict(trial.params)
-        if not isinstance(values, Mapping):
-            raise TypeError(f"hp_space returned {type(values).__name__}, it must return the hyperparameters by name")
-        return dict(values)
+        try:
+            with storage_errors():
+                values = self._plan.hp_space(self._given)
+            if values is None:
+                return dict(trial.params)
+            if not isinstance(values, Mapping):
+                raise TypeError(
+                    f"hp_space returned {type(values).__name__}, it must return the hyperparameters by name"
+                )
+            return {name: _plain(value) for name, value in values.items()}
+        except (optuna.TrialPruned, StorageUnreachableError, StorageRefusedError):
+            raise
+        except Exception as error:
+            if self._plan.options.catch is None:  # it counts as a failed trial, of which the loop allows so many
+                raise
+            self._unmade = error
+            return {}
+
+    def _take(self) -> dict[str, Any] | None:
+        """See ``_next``, on all ranks. A trial that they cannot be told of has failed."""
+        try:
+            return self._ranks.share(self._next)
+        except Exception as error:
+            if self._assignment is not None:
+                self._tell(Outcome(failure=Failure.ERROR, message=f"{type(error).__name__}: {error}"))
+            raise
+
+    def _count_done(self) -> int:
+        assert self._loop is not None
+        return count_done(self._loop.study, self._plan)
 
     def _next(self) -> dict[str, Any] | None:
         """On rank zero: the next trial, or why the group leaves; None where the search is over."""
         assert self._loop is not None
+        catch = self._plan.options.catch
         while self._deadline is None or time.monotonic() < self._deadline:
+            if catch is not None and self._ask_more(self._count_done) >= self._plan.spec.budget.max_trials:
+                return None
             self._given = None
             with self._storage_lock:
                 assigned = self._loop.next(self._plan.gpus)
             if isinstance(assigned, Assignment):
                 self._assignment, self._started = assigned, time.monotonic()
+                unmade, self._unmade = self._unmade, None
+                if unmade is not None:
+                    message = f"no hyperparameters: {type(unmade).__name__}: {unmade}"
+                    _log.error("a trial has no hyperparameters", exc_info=unmade)
+                    self._tell(Outcome(failure=Failure.ERROR, message=message))
+                    if catch is not None and not isinstance(unmade, catch):
+                        raise SearchFailedError(f"{_NOT_CAUGHT}: {message}") from unmade
+                    continue
                 self._clock.start(assigned.number)
                 self._events.emit("trial", number=assigned.number, parameters=assigned.parameters)
                 task = {"number": assigned.number, "values": assigned.parameters, "known": None}
@@ -192,6 +233,7 @@ class Session:
             self._base,
             given,
             task["values"],
+            self._names,
             tuple(self._plan.spec.objectives),
             self._plan.compute,
             lambda metrics, step: ranks.share(lambda: self._report(metrics, step)),
@@ -202,8 +244,13 @@ class Session:
         ended = Ended()
         try:
             run.train()
-        except optuna.TrialPruned:
+        except optuna.TrialPruned as error:
             ended = Ended(pruned=True)
+            if not run.pruned:  # the user's code did: the other ranks may know nothing of it
+                message = (
+                    f"rank {ranks.rank} raised TrialPruned, and others train on; raise it on all ranks at the same step"
+                )
+                ended = Ended(pruned=True, cause=self._cause(error, message))
         except Exception as error:
             ended = self._failed(error)
             _log.error(
@@ -225,7 +272,7 @@ class Session:
             spec = self._plan.spec
             if root is not None and root.cause is not None:
                 self._tell(Outcome(failure=root.failure, message=root.cause.message, metrics=metrics))
-            elif all_ended[0].pruned:
+            elif any(each.pruned for each in all_ended):
                 self._tell(conclude_pruned(metrics, spec))
             else:
                 self._tell(conclude(metrics, spec))
@@ -235,7 +282,7 @@ class Session:
         if root.invalid is not None:
             raise InvalidStudyError(root.invalid, root.cause.message)
         if self._plan.options.catch is not None and not root.caught:
-            raise SearchFailedError(f"catch does not name the error of a trial: {root.cause.message}") from error
+            raise SearchFailedError(f"{_NOT_CAUGHT}: {root.cause.message}") from error
 
     def _failed(self, error: Exception) -> Ended:
         invalid = error.reason if isinstance(error, InvalidStudyError) else None
@@ -243,16 +290,19 @@ class Session:
         lost = lost_a_peer(error) or isinstance(error, SearchFailedError)  # rank zero could not answer
         catch = self._plan.options.catch
         return Ended(
-            cause=Cause(
-                rank=self._ranks.rank,
-                kind=Kind.SECONDARY if lost else Kind.RAISED,
-                message=message[:_MESSAGE_LIMIT],
-                traceback="".join(traceback.format_exception(error)),
-                at=time.time(),
-            ),
+            cause=self._cause(error, message, Kind.SECONDARY if lost else Kind.RAISED),
             failure=Failure.OOM if is_out_of_memory(error) else Failure.ERROR,
             invalid=invalid,
             caught=catch is not None and isinstance(error, catch),
+        )
+
+    def _cause(self, error: Exception, message: str, kind: Kind = Kind.RAISED) -> Cause:
+        return Cause(
+            rank=self._ranks.rank,
+            kind=kind,
+            message=message[:_MESSAGE_LIMIT],
+            traceback="".join(traceback.format_exception(error)),
+            at=time.time(),
         )
 
     def _name(self, number: int, given: Given) -> str:
@@ -305,32 +355,9 @@ class Session:
         return best_runs(self._loop.study, self._plan)
 
 
-def _continue(plan: Plan) -> Plan:
-    """The plan of a search before that goes on by so many trials more (``sweep_id``), or that must not be there.
-
-    Raises:
-        InvalidStudyError: it is not there, or there.
-    """
-    storage = open_storage(plan.url)
-    try:
-        names = optuna.study.get_all_study_names(storage)
-        if not plan.options.sweep_id:
-            if plan.name in names:
-                message = f"study_name: there is a study {plan.name!r}; load_if_exists=True continues it"
-                raise InvalidStudyError(reasons.INVALID_OPTION, message)
-            return plan
-        if plan.name not in names:
-            raise InvalidStudyError(
-                reasons.INVALID_OPTION,
-                f"sweep_id: the storage has no search {plan.name!r}; a sweep id is the run_summary of an earlier "
-                "search with the same storage or output_dir",
-            )
-        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-        study = optuna.load_study(study_name=plan.name, storage=storage)
-        done = len(study.get_trials(deepcopy=False, states=states))
-        return with_trials(replace(plan, spec=with_labels(plan.spec, study)), done + plan.spec.budget.max_trials)
-    finally:
-        storage.engine.dispose()
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy's and tensors as Python's own: the ranks speak JSON."""
+    return {name: _plain(each) for name, each in value.items()} if isinstance(value, dict) else plain(value)
 
 
 def _let_go(error: BaseException | None) -> None:

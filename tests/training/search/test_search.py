@@ -1,39 +1,35 @@
 """What Trainer.hyperparameter_search does wrong, and hpstudy's does not; in one process."""
 
 import gc
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy
 import optuna
 import pytest
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from datasets import Dataset
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
+from transformers.utils import enable_tf32
 
 from hpstudy import hyperparameter_search
 from hpstudy.api.errors import InvalidStudyError
-from hpstudy.search.errors import SearchFailedError
 from hpstudy.storage import attributes
+from hpstudy.training.characters import character_tokenizer
 from tests.support.regression import LineConfig, LineModel, trainer
+from tests.training.search.searches import learning_rate, stored
 
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Two test processes share the machine."""
-    torch.set_num_threads(1)
-
-
-def stored(url: str, name: str = "search") -> list[optuna.trial.FrozenTrial]:
-    storage = optuna.storages.RDBStorage(url)
-    try:
-        return optuna.load_study(study_name=name, storage=storage).trials
-    finally:
-        storage.engine.dispose()
-
-
-def learning_rate(trial: Any) -> dict[str, Any]:
-    return {"learning_rate": trial.suggest_float("learning_rate", 1e-2, 1e-1)}
 
 
 class Recorder(TrainerCallback):
@@ -205,38 +201,110 @@ class _PrunesTheFirst(optuna.pruners.BasePruner):
         return trial.number == 0
 
 
-def test_too_many_failures_end_it_and_say_why(tmp_path: Path) -> None:
+def test_tf32_of_a_trial_is_not_the_next_one_s(tmp_path: Path) -> None:
+    """Where the GPU has TF32, TrainingArguments(tf32=...) call what this test does."""
+    found: list[str] = []
+
     def model_init(trial: Any) -> LineModel:
         if trial is not None:
-            raise ValueError(f"no model {trial.number}")
+            found.append(torch.backends.fp32_precision)
+            enable_tf32(trial.number == 2)
+            found.append(torch.backends.fp32_precision)
         return LineModel(LineConfig())
 
-    given = trainer(tmp_path, model_init)
-    with pytest.raises(SearchFailedError, match=r"2 trials failed, the budget allows 1; last: trial 1.*: no model 1"):
-        hyperparameter_search(given, learning_rate, max_failed_trials=1)
-    with pytest.raises(SearchFailedError, match="catch does not name the error of a trial: ValueError: no model 0"):
-        hyperparameter_search(given, learning_rate, catch=(KeyError,))
-    with pytest.raises(SearchFailedError, match="no trial of the search is complete"):
-        hyperparameter_search(given, learning_rate, catch=(ValueError,), timeout=1.0, n_trials=None)
-    assert given.args.output_dir == str(tmp_path)
+    enable_tf32(True)
+    try:
+        hyperparameter_search(
+            trainer(tmp_path, model_init, num_train_epochs=1), hp_space=learning_rate, n_trials=4, direction="minimize"
+        )
+        assert found == ["tf32", "ieee", "tf32", "ieee", "tf32", "tf32", "tf32", "ieee"]
+        assert torch.backends.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = "none"
+        enable_tf32.cache_clear()
 
 
-def test_what_nothing_takes_is_refused_with_what_to_change(tmp_path: Path) -> None:
-    def takes_b(trial: Any) -> LineModel:
-        return LineModel(LineConfig(b=trial["b"] if trial else 0))
+def test_hp_space_may_return_numbers_of_numpy(tmp_path: Path) -> None:
+    notes: dict[str, dict[str, Any]] = {}
 
-    without = trainer(tmp_path)
-    with pytest.raises(InvalidStudyError, match=r"hyperparameters\.learning_rat: .* did you mean learning_rate"):
-        hyperparameter_search(without, lambda trial: {"learning_rat": 0.1}, n_trials=1)
-    space = [{"name": name, "type": "double", "bounds": {"min": 0.01, "max": 0.1}} for name in ("b", "learning_rat")]
-    with pytest.raises(InvalidStudyError, match=r"hyperparameters\.learning_rat: .* did you mean learning_rate"):
-        hyperparameter_search(trainer(tmp_path, takes_b), lambda trial: space, n_trials=1, backend="sigopt")
-    with pytest.raises(InvalidStudyError, match=r"hyperparameters\.warmup_steps: .* got 'many'"):
-        hyperparameter_search(without, lambda trial: {"warmup_steps": "many"}, n_trials=1)
-    given = trainer(tmp_path)
-    given.model_init = None
-    with pytest.raises(RuntimeError, match="you need to pass your model through a model_init function"):
-        hyperparameter_search(given)
+    def hp_space(trial: Any) -> dict[str, Any]:
+        return {
+            "per_device_train_batch_size": numpy.int64(16),
+            "learning_rate": numpy.float32(0.5),
+            "bf16": numpy.bool_(False),
+            "lr_scheduler_type": "cosine_with_restarts",
+            "lr_scheduler_kwargs": {"num_cycles": numpy.int32(2)},
+        }
+
+    hyperparameter_search(trainer(tmp_path, callbacks=[Recorder(notes)]), hp_space, n_trials=1)
+    args = notes["run-0"]["args"]
+    assert (args.train_batch_size, args.learning_rate, args.bf16) == (16, 0.5, False)
+    assert args.lr_scheduler_kwargs == {"num_cycles": 2}
+
+
+def test_the_last_part_of_an_epoch_is_reported_as_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    given = trainer(tmp_path, num_train_epochs=2.5)
+    hyperparameter_search(given, learning_rate, n_trials=1, storage=url, study_name="search")
+    assert list(stored(url)[0].intermediate_values) == [1, 2, 3]
+
+
+class _Noise:
+    """A collator with generators of its own; the one is made when it is first needed."""
+
+    def __init__(self) -> None:
+        self.torchs, self.numpys = torch.Generator().manual_seed(1), numpy.random.default_rng(1)
+        self.pythons, self.old, self.made = random.Random(1), numpy.random.RandomState(1), None
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        self.made = self.made or random.Random(2)
+        scales = [torch.rand((), generator=self.torchs).item(), self.numpys.random(), self.old.random()]
+        scales += [self.pythons.random(), self.made.random()]
+        batch = default_data_collator(rows)
+        return batch | {"input_x": batch["input_x"] * sum(scales)}
+
+
+@pytest.mark.parametrize("collator", ["noise", "masking"])
+def test_the_generators_of_a_collator_do_not_go_on_from_trial_to_trial(tmp_path: Path, collator: str) -> None:
+    losses: list[float] = []
+    if collator == "noise":
+        given = trainer(tmp_path, num_train_epochs=1)
+        given.data_collator = _Noise()
+    else:
+        given = masked_lines(tmp_path)
+    before = dict(vars(given.data_collator))
+
+    def objective(metrics: dict[str, float]) -> float:
+        losses.append(metrics["eval_loss"])
+        return losses[-1]
+
+    hyperparameter_search(given, lambda trial: {"learning_rate": 1e-2}, objective, n_trials=3)
+    assert len(losses) == 3
+    assert len(set(losses)) == 1
+    assert vars(given.data_collator) == before
+
+
+def masked_lines(folder: Path) -> Trainer:
+    """Masked language modelling whose collator has a seed of its own."""
+    text = "abcdefgh" * 2
+    tokenizer = character_tokenizer([text] * 4, 40, segments=True)
+    data = Dataset.from_dict({"input_ids": [tokenizer(text)["input_ids"]] * 32})
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return Trainer(
+        model_init=lambda: BertForMaskedLM(BertConfig(vocab_size=40, max_position_embeddings=32, **sizes)),
+        args=TrainingArguments(
+            output_dir=str(folder),
+            use_cpu=True,
+            report_to="none",
+            eval_strategy="epoch",
+            save_strategy="no",
+            num_train_epochs=1,
+            disable_tqdm=True,
+        ),
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, seed=7),
+    )
 
 
 @pytest.mark.parametrize(
