@@ -24,4 +24,7 @@ for wheel in "$wheels"/torch-*-"$tag"-"$tag"-*.whl; do
 done
 echo "installing hpstudy[$extra] into .venv" >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python ${options[@]+"${options[@]}"} --editable ".[$extra]"
+# In a folder of its own: where DeepSpeed is found, every Trainer imports it, for seconds. Its needs besides what the rest has.
+deepspeed=("deepspeed>=0.19.8,<0.20" einops hjson msgpack ninja nvidia-ml-py py-cpuinfo)
+[ "$extra" != dev ] || DS_BUILD_OPS=0 .venv/bin/uv pip install --quiet --python .venv/bin/python --target .venv/deepspeed --upgrade --no-deps "${deepspeed[@]}"
 touch "$stamp"

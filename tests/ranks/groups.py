@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,20 @@ from hpstudy.api.names import REVISION_VARIABLE
 from hpstudy.api.study import Study
 from hpstudy.storage.opening import open_storage
 from hpstudy.worker.supervisor import Worker
+from tests.support import cuda
 from tests.support.builders import study
 from tests.support.forkserver import PROCESSES
 from tests.support.processes import coordinator_port
+from tests.support.sharding import deepspeed_found, shard_on_cpus
 
 HERE = Path(__file__).parent
 
 OWN_FOLDERS = "TEST_OWN_FOLDERS"
 """In a group's environment: each node has an output folder of its own."""
+CPUS_SHARD = "TEST_CPUS_SHARD"
+"""In a group's environment: FSDP and DeepSpeed take effect on its CPUs."""
+FINDS_DEEPSPEED = "TEST_FINDS_DEEPSPEED"
+"""In a group's environment: the same on its GPUs, of DeepSpeed at least, which is not where other groups look."""
 
 
 def _pod(
@@ -40,7 +47,13 @@ def _pod(
 ) -> None:
     os.setsid()
     os.environ.update(environment)
+    if CPUS_SHARD in environment:
+        shard_on_cpus()
+    if cuda.VARIABLE in environment:
+        cuda.pretend_gpus(int(environment[cuda.VARIABLE]))
     tempfile.tempdir = None  # what the fork server found may not be this environment's
+    if cuda.WITHOUT_NVML in environment:
+        cuda.lose_nvml()
     if control_group is not None:
         (control_group / "cgroup.procs").write_text(str(os.getpid()))
     os.environ["TEST_FOLDER"] = str(output)
@@ -54,7 +67,8 @@ def _pod(
 
 class Group:
     """The pods of one group, over a SQLite file where no other storage is given, all in a Linux control group where one
-    is, and told of as many GPUs: those of a command's program, say, which torch does not see."""
+    is, and told of as many GPUs: those of a command's program, say, which torch does not see. Those of the
+    machine it sees where it is to train on them."""
 
     def __init__(
         self,
@@ -71,6 +85,7 @@ class Group:
         index: int = 0,
         control_group: Path | None = None,
         gpus: int | None = None,
+        on_gpus: bool = False,
         **spec: Any,
     ) -> None:
         shape = {"nodes": nodes, "processesPerNode": processes, **(workers or {})}
@@ -79,6 +94,8 @@ class Group:
         self.folder = folder
         self._home = home
         self._environment = dict(environment or {})
+        if not on_gpus and cuda.VARIABLE not in self._environment:
+            self._environment.setdefault("CUDA_VISIBLE_DEVICES", "")  # more ranks than the machine has GPUs
         self.url = url or f"sqlite:///{folder / 'study.db'}"
         self._index = index
         self._control_group = control_group
@@ -92,8 +109,13 @@ class Group:
         """Start a pod, or its replacement."""
         where = (self.study, self.url, self._home, self.folder)
         how = (node, self._coordinator, self._environment, self._index, self._control_group, self._gpus)
-        pod = PROCESSES.Process(target=_pod, args=(*where, *how))
-        pod.start()
+        if {CPUS_SHARD, FINDS_DEEPSPEED} & self._environment.keys():
+            with deepspeed_found():
+                pod: BaseProcess = get_context("spawn").Process(target=_pod, args=(*where, *how))
+                pod.start()
+        else:
+            pod = PROCESSES.Process(target=_pod, args=(*where, *how))
+            pod.start()
         self.pods[node] = pod
 
     def kill(self, node: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hpstudy.checkpoints.folders import FolderStore
 from hpstudy.checkpoints.store import BEST, LAST
 from hpstudy.storage import attributes
+from hpstudy.training.callback import FOR_TRAINING
 from hpstudy.training.checkpoints import TrialCheckpoints
 from tests.ranks.groups import OWN_FOLDERS, group
 
@@ -62,7 +63,7 @@ def test_deepspeed_s_shards_count_one_from_each_rank(
     checkpoints = TrialCheckpoints(lambda: store, "all", 7, None, tmp_path / "live")
     for _ in range(2):
         checkpoints.publish_last(folder)
-        checkpoints.publish_best(folder)
+        checkpoints.publish_best(folder, leave_out=FOR_TRAINING)
     assert store.exists(7, LAST) == (here == "4")
     assert store.exists(7, BEST)
     assert caplog.text.count("a checkpoint of trial 7 is not kept: it is sharded over nodes") == (here == "2")

@@ -1,7 +1,6 @@
 """Hyperparameters by name to TrainingArguments and model configuration."""
 
 import difflib
-import importlib.util
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,6 +29,9 @@ _OURS = {
     "eval_do_concat_batches": "metrics are computed over all batches",
     "prediction_loss_only": "the study needs the metrics",
 }
+
+_WIDER = {"fsdp": bool | str | list[str] | None}
+"""Types of what TrainingArguments takes, and declares as less."""
 
 
 def split_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -75,31 +77,13 @@ def check_known(names: Iterable[str], known: Iterable[str], refused: Mapping[str
             raise InvalidStudyError(reasons.UNKNOWN_PARAMETER, f"{field}.{name}: {what}; {hint}")
 
 
-def check_sharding(arguments: Mapping[str, Any], *, gpus: bool) -> None:
-    """Check that what spreads a model over ranks takes effect: on CPUs accelerate passes over it in silence.
-
-    Raises:
-        InvalidStudyError: it would not.
-    """
-    for name in ("fsdp", "deepspeed"):
-        if not arguments.get(name):
-            continue
-        if not gpus:
-            problem = "the worker has no GPU, and on CPUs accelerate takes no notice of it; remove it"
-        elif name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-            problem = "the worker's image lacks the package deepspeed"
-        else:
-            continue
-        raise InvalidStudyError(reasons.INVALID_OPTION, f"arguments.{name}: {problem}")
-
-
 def typed(arguments: Mapping[str, Any], field: str) -> dict[str, Any]:
     """The arguments with the types that TrainingArguments declares.
 
     Raises:
         InvalidStudyError: a value does not fit.
     """
-    return typed_by(typing.get_type_hints(TrainingArguments), arguments, field)
+    return typed_by(typing.get_type_hints(TrainingArguments) | _WIDER, arguments, field)
 
 
 def typed_by(hints: Mapping[str, Any], values: Mapping[str, Any], field: str) -> dict[str, Any]:
