@@ -8,6 +8,7 @@ import accelerate
 import numpy
 import pytest
 import torch
+from transformers.utils import enable_tf32
 
 from hpstudy.training.isolation import Baseline, reset
 
@@ -40,6 +41,11 @@ def test_a_trial_finds_nothing_of_the_one_before(monkeypatch: pytest.MonkeyPatch
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
         torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.autograd.set_detect_anomaly(True, check_nan=False)
+        torch.set_flush_denormal(True)
+        torch.set_float32_matmul_precision("medium")
+        enable_tf32(True)
         torch.set_grad_enabled(False)
 
         reset(baseline)
@@ -51,7 +57,14 @@ def test_a_trial_finds_nothing_of_the_one_before(monkeypatch: pytest.MonkeyPatch
         assert accelerate.Accelerator(cpu=True, mixed_precision="no").mixed_precision == "no"
         assert not torch.are_deterministic_algorithms_enabled()
         assert Baseline.take().flags == baseline.flags
+        assert Baseline.take().precision == baseline.precision
+        assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_default_dtype() == torch.float32
+        assert torch.rand(1).device == torch.device("cpu")
+        assert not torch.overrides._get_current_function_mode_stack()  # no default device at all is the fastest
+        assert not torch.is_anomaly_enabled()
+        assert torch.is_anomaly_check_nan_enabled()
+        assert torch.tensor([5e-324], dtype=torch.float64).mul(1).item() == 5e-324
         assert torch.is_grad_enabled()
     finally:
         reset(baseline)

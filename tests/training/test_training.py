@@ -146,6 +146,12 @@ def test_the_best_evaluation_counts_and_brings_its_test_metrics(reviews: Path, t
     assert metrics["model_parameters"] > 1000
 
 
+def test_the_last_part_of_an_epoch_is_reported_as_one(reviews: Path, tmp_path: Path) -> None:
+    study = form_spec(num_train_epochs=2.5)
+    _, recorder = run(prepared(study, reviews.parent), study, tmp_path, learning_rate=0.01)
+    assert recorder.steps == [1, 2, 3]
+
+
 def test_the_last_evaluation_counts_where_the_user_says_so(reviews: Path, tmp_path: Path) -> None:
     scores: dict[str, tuple[float, float, float]] = {}
     for evaluation in ("best", "last"):

@@ -30,8 +30,21 @@ def remove_leftovers(output: Path, node: int, *, stored: bool) -> None:
         _remove(trial, node, stored)
 
 
+def remove_of_trainer(trial: Path, node: int, *, but: str = "") -> None:
+    """Remove the Trainer's own checkpoints from this node's disk. (It does so itself on rank zero's node alone, while
+    ranks that shard fill the others'.)
+
+    Args:
+        but: name of one that stays.
+    """
+    if node > 0 and live_folder(trial, 0).exists():  # they are node 0's: one machine, or one disk
+        return
+    for folder in trial.glob("checkpoint-[0-9]*"):
+        if folder.name != but:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove(trial: Path, node: int, stored: bool) -> None:
     shutil.rmtree(live_folder(trial, node), ignore_errors=True)
-    if stored and node == 0:
-        for folder in trial.glob("checkpoint-[0-9]*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    if stored:
+        remove_of_trainer(trial, node)

@@ -1,6 +1,5 @@
 """Between the Trainer and the study: reports every evaluation, prunes on all ranks at the same step."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,22 @@ from transformers import IntervalStrategy, Trainer, TrainerCallback, TrainerCont
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hpstudy.api.metrics import find_metric
+from hpstudy.checkpoints.local import remove_of_trainer
+from hpstudy.training.evaluations import evaluation_step, improves
+from hpstudy.training.sharding import save_whole, saves_parts
 from hpstudy.training.trial import Trial, TrialStopped
 
+FOR_TRAINING = (
+    "optimizer*",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+    "global_step*",  # DeepSpeed's optimizer
+    "latest",
+    "zero_to_*.py",
+    "pytorch_model_fsdp*",  # FSDP resumes from a copy of the model in a form of its own
+)
+"""What only training needs, twice the size of the model with AdamW: no part of the best checkpoint."""
 _CHOSEN = "chosen"
 """In a checkpoint's record: metrics of the evaluation that counts."""
 _RATES = "rates"
@@ -42,7 +54,8 @@ class StudyCallback(TrainerCallback):
         # Where the trial continues another, so does the choice among its evaluations.
         self.chosen: dict[str, Any] | None = trial.checkpoints.extra.get(_CHOSEN)
         self.pruned = False
-        self._stops = False
+        self._stops = self._starts = False
+        self._evaluated: int | None = None
 
     def attach(self, trainer: Trainer, test: Dataset | None, prefix: str) -> None:
         """Give it the trainer, which only exists after its callbacks, and the data that no trial is judged by."""
@@ -53,19 +66,24 @@ class StudyCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Of a trial that goes on with other hyperparameters than its checkpoint's, the optimizer has the old ones."""
+        self._starts, self._evaluated = True, None  # ``auto_find_batch_size`` begins anew
         extra = self._trial.checkpoints.extra
         before = extra.get(_RATES)
         extra[_RATES] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
         if before is not None and before != extra[_RATES]:
             _change_rates(kwargs["optimizer"], kwargs["lr_scheduler"], before, extra[_RATES])
 
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After the evaluation that ``eval_on_start`` asks for."""
+        self._starts = False
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._trial.progress(state.global_step / max(state.max_steps, 1))
         if self._trial.checkpoints.active and self._trial.stops_after(state.global_step):
             self._stops = True
-            # After an epoch's last step the Trainer would resume in the next one, without this one's evaluation: that
-            # is made first, and saves.
-            if not (args.eval_strategy == IntervalStrategy.EPOCH and float(state.epoch or 0).is_integer()):
+            if not self._lacks_evaluation(args, state):
                 control.should_save = True
 
     def on_evaluate(
@@ -76,16 +94,17 @@ class StudyCallback(TrainerCallback):
         metrics: dict[str, Any],
         **kwargs: Any,
     ) -> None:
+        if self._starts:  # of a model that has learnt nothing, or nothing since its checkpoint
+            return
+        self._evaluated = state.global_step
         metrics = {**metrics, "model_parameters": self._model_parameters, **self._compute(metrics)}
         # Rank zero's choice: an objective may be a time, which each rank measures for itself, and to predict takes all.
-        if self._trial.agree(self._last or self._improves(metrics)):
+        if self._trial.agree(self._last or improves(metrics, self.chosen, self._trial.objectives[0])):
             self.chosen = dict(metrics)
             self._is_best = True
             if self._test is not None:
                 self.chosen |= self._trainer.predict(self._test, metric_key_prefix=self._test_prefix).metrics
-        # Epochs where there are such: a pruner compares trials step by step, and batch sizes differ.
-        by_epoch = args.eval_strategy == IntervalStrategy.EPOCH
-        self._trial.report(metrics, round(state.epoch or 0) if by_epoch else state.global_step)
+        self._trial.report(metrics, evaluation_step(args, state))
         if self._trial.should_prune():
             self.pruned = True
             control.should_training_stop = True
@@ -102,28 +121,33 @@ class StudyCallback(TrainerCallback):
             TrialStopped: it was.
         """
         checkpoints = self._trial.checkpoints
-        if not checkpoints.active:
+        if not checkpoints.active or self._lacks_evaluation(args, state):
             return
         folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         if self._trial.world_size > 1:
             _gather_generators(folder)
+        if self._is_best and saves_parts(self._trainer):
+            save_whole(self._trainer, folder)
         if self._trial.rank == 0:
             # The best one first: of a trial that is cut off between the two, the evaluation is made again.
             if self._is_best:
-                checkpoints.publish_best(folder)
+                checkpoints.publish_best(folder, leave_out=FOR_TRAINING)
             checkpoints.publish_last(folder)
+        elif self._trial.local_rank == 0:
+            remove_of_trainer(self._trial.output_dir, self._trial.node, but=folder.name)
         self._is_best = False
         if self._stops and not self.pruned:
             raise TrialStopped
 
     def evaluate_at_the_end(self) -> None:
         """Of a trial whose arguments ask for no evaluation."""
+        self._starts = False
         self._trainer.evaluate()
         folder = Path(self._trainer.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self._trainer.state.global_step}")
         if self._trial.checkpoints.active:
-            self._trainer.save_model(str(folder))
+            save_whole(self._trainer, folder)
             if self._trial.rank == 0:
-                self._trial.checkpoints.publish_best(folder)
+                self._trial.checkpoints.publish_best(folder, leave_out=FOR_TRAINING)
 
     @property
     def resumes_from(self) -> str | None:
@@ -131,15 +155,13 @@ class StudyCallback(TrainerCallback):
         folder = self._trial.checkpoints.folder
         return str(folder) if (folder / TRAINER_STATE_NAME).exists() else None
 
-    def _improves(self, metrics: dict[str, Any]) -> bool:
-        objective = self._trial.objectives[0]
-        new = find_metric(metrics, objective.metric)
-        if self.chosen is None:
-            return True
-        old = find_metric(self.chosen, objective.metric)
-        if new is None or old is None or math.isnan(new):
-            return False
-        return math.isnan(old) or (new > old if objective.direction == "maximize" else new < old)
+    def _lacks_evaluation(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether this is an epoch's last step, or training's, and the epoch's evaluation is still to come: it saves,
+        and nothing before it does. The Trainer, resumed from here, would leave it out."""
+        epoch = float(state.epoch or 0)
+        ends = epoch.is_integer() or state.global_step >= state.max_steps
+        due = bool(args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= epoch)
+        return ends and due and self._evaluated != state.global_step
 
 
 def _gather_generators(folder: Path) -> None:

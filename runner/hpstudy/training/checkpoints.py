@@ -14,17 +14,6 @@ _log = logging.getLogger(__name__)
 _SHOWN = 3  # parts that a warning names
 _RECORD = ".hpstudy.json"
 """In a last checkpoint: what the trial had reported until then."""
-TRAINING_STATE = (
-    "optimizer*",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state*.pth",
-    "global_step*",  # DeepSpeed's optimizer
-    "latest",
-    "zero_to_fp32.py",
-    _RECORD,
-)
-"""What only training needs, twice the size of the model with AdamW: no part of the best checkpoint."""
 
 
 class TrialCheckpoints:
@@ -103,11 +92,13 @@ class TrialCheckpoints:
         (folder / _RECORD).write_text(json.dumps({"reports": self.reports, "extra": self.extra}))
         self._store.publish(self._number, LAST, folder)
 
-    def publish_best(self, folder: Path) -> None:
-        """Make what is in the folder the checkpoint that goes with the trial's result; nothing when it is empty."""
-        if not self.active or self.keep == "none" or _is_empty(folder) or not self._is_whole(folder, TRAINING_STATE):
+    def publish_best(self, folder: Path, leave_out: Collection[str] = ()) -> None:
+        """Make what is in the folder, but for what the patterns name, the checkpoint that goes with the trial's result;
+        nothing when it is empty."""
+        leave_out = (*leave_out, _RECORD)
+        if not self.active or self.keep == "none" or _is_empty(folder) or not self._is_whole(folder, leave_out):
             return
-        self._store.publish(self._number, BEST, folder, leave_out=TRAINING_STATE)
+        self._store.publish(self._number, BEST, folder, leave_out=leave_out)
 
     def _is_whole(self, folder: Path, leave_out: Collection[str]) -> bool:
         """Whether nothing of it is on another node. Of half a model nobody should hear that it is the best one."""

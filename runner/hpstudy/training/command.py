@@ -162,10 +162,12 @@ class _Execution:
         self._paths = paths
         self._run = run
         self._own_container = own_container
-        self._metrics: dict[str, Any] = {}
+        # Of the trial that it continues, which may have been cut off after the last one.
+        past = trial.checkpoints.reports
+        self._metrics: dict[str, Any] = {name: value for _, metrics in past for name, value in metrics.items()}
         pattern = command.metrics.pattern
         self._tail = Tail(paths.metrics if pattern is None else paths.output)
-        before = max((step for step, _ in trial.checkpoints.reports), default=0)  # of the trial that it continues
+        before = max((step for step, _ in past), default=0)
         self._reader: MetricsReader = (
             JsonLines(paths.metrics.name, before) if pattern is None else Pattern(pattern, before)
         )

@@ -13,6 +13,8 @@ import numpy.random  # which numpy puts off, and every fork would import anew
 import torch
 from torch.distributed import distributed_c10d
 
+from hpstudy.training.precision import Precision
+
 _SEED = 0
 
 
@@ -26,9 +28,12 @@ class Baseline:
     generators: tuple[Any, ...]
     """Of Python, numpy and torch."""
     dtype: torch.dtype
+    device: torch.device | None
+    """On which tensors are made; None where nobody said."""
     threads: int
-    flags: tuple[Any, ...]
-    """Of torch: what TrainingArguments of one trial switch on for the whole process."""
+    flags: tuple[bool, ...]
+    """Of torch, for the whole process."""
+    precision: Precision
 
     @classmethod
     def take(cls) -> Self:
@@ -41,8 +46,10 @@ class Baseline:
             folder=str(Path.cwd()),
             generators=(random.getstate(), numpy.random.get_state(), torch.get_rng_state()),
             dtype=torch.get_default_dtype(),
+            device=_default_device(),
             threads=torch.get_num_threads(),
             flags=_flags(),
+            precision=Precision.take(),
         )
 
     def release(self) -> None:
@@ -59,6 +66,7 @@ def reset(baseline: Baseline) -> None:
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()  # torch keeps 8 to 32 MiB for each stream that multiplied
         torch.cuda.empty_cache()
         torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
@@ -74,9 +82,13 @@ def reset(baseline: Baseline) -> None:
         torch.cuda.manual_seed_all(torch.initial_seed())
     torch.set_grad_enabled(True)
     torch.set_default_dtype(baseline.dtype)
+    if _default_device() != baseline.device:
+        torch.set_default_device(baseline.device)
     if torch.get_num_threads() != baseline.threads:
         torch.set_num_threads(baseline.threads)
-    _set_flags(baseline.flags)
+    if _flags() != baseline.flags:
+        _set_flags(*baseline.flags)
+    baseline.precision.restore()
 
 
 def seed_generators() -> None:
@@ -105,6 +117,12 @@ def abandon_process_group() -> None:
 def _forget_process_group() -> None:
     if "accelerate.state" in sys.modules:
         sys.modules["accelerate.state"].PartialState._reset_state()
+    # DeepSpeed keeps the groups that it has made, and its own of all ranks, for the process.
+    deepspeed: Any = sys.modules.get("deepspeed")
+    release = getattr(deepspeed.utils.groups, "_release_process_group_references", None) if deepspeed else None
+    if release is not None:  # older ones cannot
+        deepspeed.comm.comm.cdb = None
+        release()
 
 
 def _forget_accelerator() -> None:
@@ -115,20 +133,34 @@ def _forget_accelerator() -> None:
         state.GradientState._reset_state()
 
 
-def _flags() -> tuple[Any, ...]:
+def _default_device() -> torch.device | None:
+    """torch.get_default_device knows no None, and opens CUDA to say which GPU "cuda" is."""
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    return None if context is None else context.device
+
+
+def _flags() -> tuple[bool, ...]:
     return (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cuda.matmul.allow_tf32,
+        torch.is_anomaly_enabled(),
+        torch.is_anomaly_check_nan_enabled(),
+        sys.float_info.min / 2 == 0,  # flushing of denormals: torch cannot tell, but it is the whole thread's
     )
 
 
-def _set_flags(flags: tuple[Any, ...]) -> None:
-    if flags == _flags():
-        return
-    torch.use_deterministic_algorithms(flags[0], warn_only=flags[1])
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags[2:4]
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = flags[4:6]
+def _set_flags(
+    deterministic: bool,
+    warn_only: bool,
+    cudnn_deterministic: bool,
+    cudnn_benchmark: bool,
+    anomaly: bool,
+    check_nan: bool,
+    flush_denormal: bool,
+) -> None:
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn_deterministic, cudnn_benchmark
+    torch.autograd.set_detect_anomaly(anomaly, check_nan)
+    torch.set_flush_denormal(flush_denormal)

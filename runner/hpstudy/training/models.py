@@ -1,11 +1,12 @@
 """Models: loaded once, made anew for each trial."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoTokenizer,
@@ -19,7 +20,9 @@ from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.transformers import ModelSource
 from hpstudy.training.adapters import Adapter
+from hpstudy.training.arguments import check_known
 from hpstudy.training.characters import character_tokenizer
+from hpstudy.training.model_fields import check_written, fields_of
 from hpstudy.training.tasks.base import Encoded, Task
 from hpstudy.training.tasks.tokens import has_segments
 
@@ -46,6 +49,7 @@ class Models:
         self._missing: set[str] = set()
         self._fields: dict[str, Any] = {}
         self._processor: Any = None
+        self._known: dict[str, set[str]] = {}
 
     @property
     def _name(self) -> str | None:
@@ -101,6 +105,11 @@ class Models:
             config = AutoConfig.from_pretrained(self._name) if self._name is not None else self._make_config({})
         except _UNUSABLE as error:
             raise _invalid("model", error) from None
+        self._known[type(config).__name__] = {*fields_of(type(config))}
+        if self._source.config is not None:
+            check_written(self._source.config, config, "model.config")
+        else:
+            self._known[type(config).__name__] |= config.to_dict().keys()
         if isinstance(processor, PreTrainedTokenizerBase):
             size = config.get_text_config().vocab_size
             if len(processor) > size:
@@ -109,6 +118,21 @@ class Models:
                     f"model: its tokenizer has {len(processor)} tokens, and vocab_size is {size}; raise vocab_size",
                 )
         return config
+
+    def check_fields(self, names: Iterable[str], field: str, types: Iterable[str] = ()) -> None:
+        """Check that each is a field of the model's configuration.
+
+        Args:
+            types: the types of models that are searched (``model.model_type``), whose fields may be set from now on.
+
+        Raises:
+            InvalidStudyError: it is none, with the nearest one.
+        """
+        for kind in (CONFIG_MAPPING[each] for each in types if each in CONFIG_MAPPING):
+            self._known[kind.__name__] = {*fields_of(kind)}
+        refused = {"model_type": "the pretrained model has its own"} if self._name is not None else {}
+        known = set().union(*self._known.values())
+        check_known(names, known, refused, field, f"no field of {' or '.join(self._known)}")
 
     def load(self, data: Encoded) -> None:
         """Load the weights, fit the head to the data, and check that a model can be made.
@@ -169,7 +193,12 @@ class Models:
             written.setdefault("vocab_size", len(self._processor))
             for token in ("pad_token_id", "bos_token_id", "eos_token_id"):
                 written.setdefault(token, getattr(self._processor, token))
-        return AutoConfig.for_model(**{**written, **self._fields, **fields})
+        written |= {**self._fields, **fields}
+        aliases = {}
+        if written["model_type"] in CONFIG_MAPPING:  # its get() knows only what was loaded already
+            aliases = CONFIG_MAPPING[written["model_type"]].attribute_map
+        # Of a field and another name for it the class takes the latter, whichever was searched.
+        return AutoConfig.for_model(**{aliases.get(name, name): value for name, value in written.items()})
 
 
 def _invalid(field: str, error: Exception) -> InvalidStudyError:

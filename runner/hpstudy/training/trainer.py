@@ -7,9 +7,9 @@ from typing import Any
 
 import datasets
 import optuna
-import torch
 import transformers
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
@@ -18,10 +18,12 @@ from hpstudy.api.tasks import TASKS
 from hpstudy.api.transformers import TransformersTrial
 from hpstudy.space.load import read_space
 from hpstudy.training.adapters import Adapter
-from hpstudy.training.arguments import PEFT_PREFIX, check_names, check_sharding, split_parameters, typed
+from hpstudy.training.arguments import MODEL_PREFIX, PEFT_PREFIX, check_names, split_parameters, typed
 from hpstudy.training.callback import StudyCallback
+from hpstudy.training.devices import count_gpus
 from hpstudy.training.models import Models
 from hpstudy.training.objective import load_objective
+from hpstudy.training.sharding import is_sharded, whole_models, with_options
 from hpstudy.training.sources import Source
 from hpstudy.training.splits import read_splits
 from hpstudy.training.tasks.make import make_task
@@ -34,6 +36,19 @@ _DEFAULTS: dict[str, Any] = {
 }
 TEST_PREFIX = "test"
 _RENDEZVOUS_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_NEEDS_ALL = (
+    "a trial that goes on needs its optimizer, schedule and random generators; remove it, or the study's checkpoints"
+)
+
+
+class _Trainer(Trainer):  # type: ignore[misc]  # its decorators have no types
+    """Makes no step beyond the last one. Resumed after it Transformers' would: it looks only when it has made one."""
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
 
 
 class TransformersForm:
@@ -52,8 +67,10 @@ class TransformersForm:
         self._task = make_task(self._spec)
         self._adapter = Adapter(self._spec.peft, self._task) if self._spec.peft is not None else None
         check_names(self._spec.arguments, "arguments", self._task.unsupported)
-        self._arguments = _DEFAULTS | typed(self._spec.arguments, "arguments")
-        check_sharding(self._arguments, gpus=torch.cuda.is_available())
+        self._gpus = count_gpus()
+        self._arguments = self._with_options(_DEFAULTS | typed(self._spec.arguments, "arguments"))
+        if self._study.checkpoints is not None and self._arguments.get("save_only_model"):
+            raise InvalidStudyError(reasons.INVALID_OPTION, f"arguments.save_only_model: {_NEEDS_ALL}")
         space = read_space(self._study)
         if space is not None:
             self._split_parameters(space.distributions, "searchSpace")
@@ -63,17 +80,23 @@ class TransformersForm:
         splits = read_splits(source, self._spec.dataset, self._task.identify)
         self._models = Models(self._spec.model, self._task, self._folder, self._adapter)
         self._processor = self._task.load_processor(self._models, splits.train)
-        self._data = self._task.encode(splits, self._processor, self._models.config(self._processor))
+        config = self._models.config(self._processor)
+        if space is not None:
+            types = getattr(space.distributions.get(f"{MODEL_PREFIX}model_type"), "choices", ())
+            self._models.check_fields(split_parameters(space.distributions)[1], "searchSpace.model", types)
+        self._data = self._task.encode(splits, self._processor, config)
         self._models.load(self._data)
 
     def run(self, trial: Trial) -> Mapping[str, Any]:
         """Train and evaluate; the metrics are those of the evaluation that counts."""
         searched, model_fields, adapter_fields = self._split_parameters(trial.params, "hyperparameters")
-        cpu = not torch.cuda.is_available()
+        self._models.check_fields(model_fields, "hyperparameters.model", [model_fields.get("model_type", "")])
+        given = self._with_options(self._arguments | typed(searched, "hyperparameters"))
+        cpu = given.get("use_cpu") or not self._gpus
         device: dict[str, Any] = {"use_cpu": cpu, "dataloader_pin_memory": not cpu}
         if trial.world_size > 1:
             device |= {"ddp_backend": "gloo" if cpu else "nccl", "ddp_find_unused_parameters": False}
-        else:
+        elif not is_sharded(given):  # these work with a group of one, and with none at all they do not
             # accelerate would make a process group of one, and DDP costs a copy of the gradients at every step.
             for name in _RENDEZVOUS_VARIABLES:
                 os.environ.pop(name, None)
@@ -84,13 +107,20 @@ class TransformersForm:
             report_to="none",
             disable_tqdm=True,
             remove_unused_columns=False,  # the collators take what the model does
-            **(device | self._arguments | typed(searched, "hyperparameters")),
+            **(device | given),
         )
+        if trial.checkpoints.active and arguments.save_strategy == SaveStrategy.BEST:
+            # The study saves at each evaluation; of those that Transformers does not find better it would save none.
+            arguments.save_strategy = SaveStrategy.NO
+        if trial.world_size == 1:
+            arguments._n_gpu = min(arguments.n_gpu, 1)  # or it trains on all that it sees, by DataParallel
         # Before the model is made, and with this trial's own seed (Transformers' search seeds with the previous one's).
         set_seed(arguments.seed)
         callback = StudyCallback(trial, self._compute_objective, last=self._spec.evaluation == "last")
-        trainer: Trainer = Trainer(
-            model=self._models.make(model_fields, adapter_fields),
+        with whole_models(arguments):
+            model = self._models.make(model_fields, adapter_fields)
+        trainer: Trainer = _Trainer(
+            model=model,
             args=arguments,
             train_dataset=self._data.train,
             eval_dataset=self._data.validation,
@@ -116,6 +146,15 @@ class TransformersForm:
             callback.evaluate_at_the_end()
         return callback.chosen or {}
 
+    def _with_options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        checkpoints = self._study.checkpoints
+        return with_options(
+            arguments,
+            self._folder,
+            gpus=not arguments.get("use_cpu") and self._gpus > 0,
+            saves_models=checkpoints is not None and checkpoints.keep != "none",
+        )
+
     def _split_parameters(
         self, parameters: Mapping[str, Any], field: str
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -125,7 +164,8 @@ class TransformersForm:
             InvalidStudyError: one sets nothing.
         """
         arguments, model, adapter = split_parameters(parameters)
-        check_names(arguments, field, self._task.unsupported)
+        of_checkpoints = {"save_only_model": _NEEDS_ALL} if self._study.checkpoints is not None else {}
+        check_names(arguments, field, {**self._task.unsupported, **of_checkpoints})
         if self._adapter is not None:
             self._adapter.check_names(adapter, f"{field}.peft")
         elif adapter:

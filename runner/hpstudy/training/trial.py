@@ -114,6 +114,8 @@ class Trial:
             OSError: the checkpoint cannot be read.
             RuntimeError: some nodes find it and some do not.
         """
+        if self.checkpoints.active and self.rank == 0:
+            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)  # other nodes see it where they share the disk
         if not self.checkpoints.may_continue:
             return
         found = self._once_a_node("fetched", self.checkpoints.fetch)
