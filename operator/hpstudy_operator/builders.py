@@ -14,10 +14,21 @@ from hpstudy.api.workers import SecretKey
 from hpstudy_operator import command_pod, names
 from hpstudy_operator.kube import Resource
 from hpstudy_operator.reserved import check_reserved
-from hpstudy_operator.template import PORT, STUDY_FILE, STUDY_FOLDER, WorkerPod, gpus, pod_template, worker_container
+from hpstudy_operator.template import (
+    PORT,
+    STUDY_FILE,
+    STUDY_FOLDER,
+    WorkerPod,
+    gpus,
+    object_of,
+    pod_template,
+    worker_container,
+)
 
 EXIT_KILLED = 137
 """Exit code of a container that was killed: at its memory limit (OOMKilled), or when its time to stop was over."""
+_GPU_OF_A_RANK = ("nvidia.com/gpu", "amd.com/gpu")
+"""Resources of which torch sees as many devices as a container is limited to."""
 BACKOFF_LIMIT = 10
 """Pods of a group that may be lost to crashes before its Job gives up. The Job's back-off grows from 10 s to six
 minutes, so ten take about half an hour: longer than a node needs to come back or an outage to be noticed. A Job counts
@@ -198,4 +209,19 @@ def check_template(study: Resource) -> None:
             reasons.INVALID_SPEC,
             "budget.gpuHours: the worker container of workers.template has no limit of GPUs, so that none would ever be"
             " used up; give it one (nvidia.com/gpu), or leave gpuHours out",
+        )
+    _check_ranks(study)
+
+
+def _check_ranks(study: Resource) -> None:
+    """As the worker does, once it sees its GPUs; of other limits (a share, a slice) only it knows what they come to.
+    Who trains on CPUs takes no GPUs."""
+    ranks = study["spec"].get("workers", {}).get("processesPerNode", "auto")
+    limits = object_of(object_of(command_pod.program_container(study), "resources"), "limits")
+    found = gpus({"resources": {"limits": {name: limits[name] for name in _GPU_OF_A_RANK if name in limits}}})
+    if ranks != "auto" and 0 < found < ranks and not command_pod.is_command(study):
+        raise InvalidStudyError(
+            reasons.INVALID_SPEC,
+            f"workers.processesPerNode: {ranks} ranks need a GPU each, and the worker container of workers.template is"
+            f" limited to {found}; lower it to {found}, raise the limit, or leave the limit out to train on CPUs",
         )

@@ -25,6 +25,7 @@ STUDY_FOLDER = "/etc/hpstudy"
 STUDY_FILE = "study.json"
 PORT = 29400  # torchrun's own
 _MIG = "nvidia.com/mig-"
+_SHARED = "/gpu.shared"
 _GPU = re.compile(rf"[^/]+/gpu(\.shared)?|gpu\.intel\.com/(i915|xe)|{re.escape(_MIG)}.+")
 """Resources of device plugins: VENDOR/gpu (nvidia.com, amd.com; .shared where NVIDIA's slices its time), Intel's by
 driver, NVIDIA's MIG slices by size."""
@@ -68,7 +69,8 @@ def worker_container(template: Mapping[str, Any]) -> Mapping[str, Any]:
 def gpus(container: Mapping[str, Any]) -> int:
     """GPUs that a container is limited to (a request without a limit is refused by the API server).
 
-    NVIDIA's MIG slices count as one, however many there are: a CUDA process sees one slice and no other.
+    NVIDIA's MIG slices count as one, however many there are: a CUDA process sees one slice and no other. So do shares
+    of a GPU's time: they may all be of one, on which NCCL takes no second rank.
     https://docs.nvidia.com/datacenter/tesla/mig-user-guide/
 
     Raises:
@@ -82,7 +84,7 @@ def gpus(container: Mapping[str, Any]) -> int:
                 count = int(quantity)
             except (TypeError, ValueError):
                 raise invalid(f"the limit of {name} must be a whole number, got {quantity!r}") from None
-            total += min(count, 1) if name.startswith(_MIG) else count
+            total += min(count, 1) if name.startswith(_MIG) or name.endswith(_SHARED) else count
     return total
 
 

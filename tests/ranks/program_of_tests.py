@@ -96,6 +96,18 @@ def resumes() -> None:
         report(loss=X + step)
 
 
+def lingers() -> None:
+    """Two steps, after which the first trial has not ended yet; one that goes on finds nothing left to do."""
+    checkpoint = Path(os.environ["HPSTUDY_CHECKPOINT_DIR"], "done")
+    if checkpoint.exists():
+        return
+    checkpoint.touch()
+    report(loss=X, f1=0.5)
+    report(loss=X / 2)
+    Path(os.environ["HPSTUDY_OUTPUT_DIR"], "began").write_text(f"{os.getpid()} {os.getpid()}\n")
+    time.sleep(60)
+
+
 def saves_when_told() -> None:
     """Counts; saves when it gets SIGTERM, after which it says no more. One that goes on ends at once."""
     checkpoint = Path(os.environ["HPSTUDY_CHECKPOINT_DIR"], "step")

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy
 import optuna
 import torch
 from transformers import TrainerCallback
@@ -46,8 +47,15 @@ class Faults(TrainerCallback):
         if SCENARIO == "alone" and RANK == 1 and state.global_step == 3 and not RAISED.exists():
             RAISED.write_text(str(time.time()))
             raise ValueError("no luck on rank 1")
+        if SCENARIO == "prunes" and RANK == 1 and state.global_step == 3 and not RAISED.exists():
+            RAISED.write_text(str(time.time()))
+            raise optuna.TrialPruned
+        if SCENARIO == "prunes" and state.global_step == 3 and args.output_dir.endswith("run-2"):
+            raise optuna.TrialPruned  # on all ranks
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if SCENARIO == "prunes" and RANK == 1 and args.output_dir.endswith("run-1"):
+            raise optuna.TrialPruned  # when the other has no more to do
         say(ended=args.output_dir, step=state.global_step, seed=args.seed, batch=args.train_batch_size)
 
 
@@ -55,7 +63,7 @@ def hp_space(trial: Any) -> dict[str, Any]:
     say(asked=trial.number)
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-2, 1e-1, log=True),
-        "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [4, 8]),
+        "per_device_train_batch_size": numpy.int64(trial.suggest_categorical("per_device_train_batch_size", [4, 8])),
         "seed": trial.suggest_int("seed", 1, 40),
     }
 

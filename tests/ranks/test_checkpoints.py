@@ -209,6 +209,15 @@ def test_a_trainer_on_two_nodes_goes_on_as_if_nothing_had_been(tmp_path: Path) -
         assert {f"trial-{n}" for n in (1, 2)} == {path.name for path in record.parents[2].iterdir()}
 
 
+def steps(folder: Path, rank: int) -> int:
+    """How many steps were made at this place among the ranks."""
+    try:
+        lines = [line.split() for line in (folder / "steps").read_text().splitlines()]
+    except OSError:
+        return 0
+    return [place for place, _ in lines].count(str(rank))
+
+
 @pytest.mark.parametrize(
     ("isolation", "nodes", "processes", "told"),
     [("process", 1, 2, [0]), ("process", 2, 1, [0]), ("process", 2, 1, [1]), ("inline", 2, 1, [0, 1])],
@@ -224,16 +233,8 @@ def test_a_trainer_that_is_told_to_stop_does_no_step_twice(
     fields["workers"] = {"isolation": isolation}
     fields["environment"] = {OWN_FOLDERS: "yes"}
 
-    def steps(rank: int) -> list[str]:
-        """The process that did each step, in order."""
-        try:
-            lines = [line.split() for line in (tmp_path / "steps").read_text().splitlines()]
-        except OSError:
-            return []
-        return [process for place, process in lines if place == str(rank)]
-
     with group(tmp_path, "", nodes=nodes, processes=processes, **fields) as made:
-        eventually(lambda: len(steps(0)) >= 25, 240)
+        eventually(lambda: steps(tmp_path, 0) >= 25, 240)
         for node in told:
             os.kill(made.pods[node].pid or 0, signal.SIGTERM)
         for node in told:
@@ -252,4 +253,22 @@ def test_a_trainer_that_is_told_to_stop_does_no_step_twice(
         assert went_on.user_attrs[attributes.CONTINUES] == 0
         assert whole.value == went_on.value
         for rank in range(ranks):
-            assert len(steps(rank)) == done + total + (total - done), "no step was made twice"
+            assert steps(tmp_path, rank) == done + total + (total - done), "no step was made twice"
+
+
+def test_ranks_that_were_lost_after_their_last_step_make_no_other(tmp_path: Path) -> None:
+    """In the middle of an epoch, while they evaluate."""
+    last = 15
+    arguments = {"max_steps": last, "per_device_train_batch_size": 4, "save_strategy": "steps", "eval_strategy": "no"}
+    fields = trainer_twice(tmp_path, arguments, computeObjective="counted_steps:loss_of_all_but_the_first")
+    with group(tmp_path, "", processes=2, **fields) as made:
+        eventually(lambda: all((tmp_path / f"evaluates-{rank}").exists() for rank in range(2)), 240)
+        made.kill(0)
+        assert [steps(tmp_path, rank) for rank in range(2)] == [last] * 2
+        made.start(0)
+        assert made.join(300) == [0]
+        assert made.states() == ["FAIL", "COMPLETE", "COMPLETE"]
+        _, whole, went_on = made.trials()
+        assert went_on.user_attrs[attributes.CONTINUES] == 0
+        assert [steps(tmp_path, rank) for rank in range(2)] == [2 * last] * 2
+        assert whole.value == went_on.value

@@ -156,6 +156,21 @@ def test_a_program_goes_on_from_the_checkpoint_of_the_one_that_was_interrupted(t
     assert (tmp_path / "trials" / "1" / "output.log").read_text() == "from step 2\n"
 
 
+def test_a_program_that_was_interrupted_after_its_last_report_has_its_result(tmp_path: Path) -> None:
+    fields = {"initialTrials": [{"x": 1}], "checkpoints": {"keep": "best"}, "budget": {"maxTrials": 1}}
+    with commands(tmp_path, "lingers", **fields) as made:
+        began(tmp_path)
+        eventually(lambda: len(made.trials()[0].intermediate_values) == 2)
+        os.kill(made.pods[0].pid or 0, signal.SIGTERM)
+        assert made.join() == [143]
+        made.start(0)
+        assert made.join() == [0]
+        assert made.states() == ["FAIL", "COMPLETE"]
+        second = made.trials()[1]
+        assert second.value == 0.5
+        assert second.user_attrs[attributes.METRICS] == {"loss": 0.5, "f1": 0.5}
+
+
 def test_a_program_that_is_told_to_stop_saves_first(tmp_path: Path) -> None:
     fields = {"initialTrials": [{"x": 1}], "checkpoints": {"keep": "best"}, "budget": {"maxTrials": 1}}
     with commands(tmp_path, "saves_when_told", **fields) as made:

@@ -115,6 +115,25 @@ def test_a_rank_that_raises_alone_ends_all_and_the_search_continues(tmp_path: Pa
     assert said(tmp_path, 0)[-1]["best"] == said(tmp_path, 1)[-1]["best"]
 
 
+def test_a_rank_that_prunes_alone_is_a_failure_that_says_so(tmp_path: Path) -> None:
+    done = torchrun("prunes", tmp_path)
+    left = time.time()
+    assert done.returncode != 0
+    assert left - float((tmp_path / "raised").read_text()) < 30  # one of them out of a collective
+    (failed,) = trials(tmp_path)
+    assert failed.state is TrialState.FAIL
+    assert failed.user_attrs[attributes.MESSAGE].startswith("rank 1 raised TrialPruned, and others train on")
+
+    # In trial 1 no rank waits for the one that prunes alone, in trial 2 all of them prune.
+    done = torchrun("prunes", tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    _, alone, together, *rest = trials(tmp_path)
+    assert alone.state is TrialState.FAIL
+    assert alone.user_attrs[attributes.MESSAGE] == failed.user_attrs[attributes.MESSAGE]
+    assert together.state is TrialState.PRUNED
+    assert [trial.state for trial in rest] == [TrialState.COMPLETE] * 3
+
+
 def test_torchrun_itself_starts_the_search_again(tmp_path: Path) -> None:
     """As docs/search.md says: with a store of their own for the new processes."""
     done = torchrun("alone", tmp_path, options=["--max-restarts=1"], TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")

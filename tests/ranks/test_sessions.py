@@ -17,12 +17,12 @@ def processes(folder: Path, rank: int = 0) -> list[str]:
     return [line.split()[0] for line in (folder / f"rank-{rank}").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_the_ranks_live_on_and_no_trial_finds_what_another_left(tmp_path: Path, nodes: int) -> None:
-    with group(tmp_path, "leaves_a_mess", nodes=nodes, processes=2, budget={"maxTrials": 4}, **INLINE) as made:
+@pytest.mark.parametrize(("nodes", "ranks"), [(1, 1), (1, 2), (2, 2)])
+def test_the_ranks_live_on_and_no_trial_finds_what_another_left(tmp_path: Path, nodes: int, ranks: int) -> None:
+    with group(tmp_path, "leaves_a_mess", nodes=nodes, processes=ranks, budget={"maxTrials": 4}, **INLINE) as made:
         assert made.join() == [0] * nodes
         assert made.states() == ["COMPLETE"] * 4
-        for rank in range(nodes * 2):
+        for rank in range(nodes * ranks):
             notes = [line.split() for line in (tmp_path / f"rank-{rank}").read_text().splitlines()]
             assert len(notes) == 4
             assert len({(process, folder) for process, folder, _ in notes}) == 1
@@ -47,6 +47,26 @@ def test_ranks_that_are_lost_end_with_the_trial_and_new_ones_train_the_next(
 ) -> None:
     with group(tmp_path, function, processes=2, budget={"maxTrials": 3}, **INLINE) as made:
         assert made.join() == [0]
+        assert made.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+        assert failure(made, 1) == ("error", message)
+        first, second, third, fourth = processes(tmp_path)
+        assert first == second != third == fourth
+
+
+@pytest.mark.parametrize(
+    ("function", "nodes", "ranks", "message"),
+    [
+        ("cannot_be_cleaned_up", 1, 1, "RuntimeError: this cannot be undone"),
+        ("cannot_be_cleaned_up", 1, 2, "RuntimeError: this cannot be undone"),
+        ("cannot_be_cleaned_up", 2, 1, "RuntimeError: this cannot be undone"),
+        ("fails_and_cannot_be_cleaned_up", 1, 2, "ValueError: no luck on rank 0"),
+    ],
+)
+def test_what_cannot_be_undone_fails_the_trial_that_did_it_and_not_the_next(
+    tmp_path: Path, function: str, nodes: int, ranks: int, message: str
+) -> None:
+    with group(tmp_path, function, nodes=nodes, processes=ranks, budget={"maxTrials": 3}, **INLINE) as made:
+        assert made.join() == [0] * nodes
         assert made.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
         assert failure(made, 1) == ("error", message)
         first, second, third, fourth = processes(tmp_path)

@@ -6,11 +6,13 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import numpy
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from transformers.utils import enable_tf32
 
 import hpstudy.worker.session
 from hpstudy import Trial
@@ -44,13 +46,47 @@ def leaves_a_mess(trial: Trial) -> float:
     assert not dist.is_initialized()
     assert "LEFT" not in os.environ
     assert torch.get_default_dtype() == torch.float32
+    assert torch.ones(1).device == torch.device("cpu")
+    assert not torch.is_anomaly_enabled()
+    assert (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32) == ("highest", False)
+    assert torch.backends.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "none"
     value = _train(trial)
     _note(trial, Path.cwd(), value)
     os.environ["LEFT"] = "behind"
     os.environ.pop("MASTER_ADDR")
     os.chdir("/")
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.autograd.set_detect_anomaly(True)
+    torch.set_float32_matmul_precision("high")
+    enable_tf32(True)
+    assert torch.backends.fp32_precision == "tf32"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     return value
+
+
+def cannot_be_cleaned_up(trial: Trial) -> float:
+    """What the second trial does on its last rank shows when that is undone, as an error of the GPU may."""
+    _note(trial)
+    value = _train(trial)
+    if trial.number == 1 and trial.rank == trial.world_size - 1:
+        torch.set_rng_state = _refuse
+    return value
+
+
+def fails_and_cannot_be_cleaned_up(trial: Trial) -> float:
+    """Rank zero fails by itself, and no other can undo what it did."""
+    _note(trial)
+    value = _train(trial)
+    if trial.number == 1 and trial.rank == 0:
+        raise ValueError("no luck on rank 0")
+    if trial.number == 1:
+        torch.set_rng_state = _refuse
+    return value
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise RuntimeError("this cannot be undone")
 
 
 def raises_on_the_last_rank(trial: Trial) -> float:

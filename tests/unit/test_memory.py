@@ -4,13 +4,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import find_executable_batch_size
 
 from hpstudy.storage.attributes import Failure
-from hpstudy.training.faults import is_out_of_memory
+from hpstudy.training.faults import is_out_of_memory, lost_a_peer
 from hpstudy.trials.causes import Cause, Kind
 from hpstudy.worker.memory import OomKills
 
 KILLED = "rank 1 was ended by SIGKILL"
+
+
+def even_a_batch_of_one_is_too_much() -> Exception:
+    @find_executable_batch_size(starting_batch_size=2)
+    def train(batch_size: int) -> None:
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {batch_size} GiB")
+
+    with pytest.raises(RuntimeError) as error:
+        train()
+    return error.value
 
 
 def wrapped(error: Exception) -> Exception:
@@ -26,15 +37,46 @@ def wrapped(error: Exception) -> Exception:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
+        (RuntimeError("HIP error: out of memory\nHIP kernel errors might be asynchronously reported"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
         (MemoryError(), True),
         (wrapped(MemoryError()), True),
+        (even_a_batch_of_one_is_too_much(), True),
         (wrapped(KeyError("lr")), False),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (ValueError("out of memory of what was said"), False),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), False),
     ],
 )
 def test_errors_of_memory_are_told_from_others(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("last_error", "oom"),
+    [
+        ("Cuda failure 2 'out of memory'", True),
+        ("Cuda failure 'out of memory'", True),  # of older ones
+        ("HIP failure 'out of memory'", True),
+        ("Cuda failure 719 'unspecified launch failure'", False),
+        ("socketPollConnect: connect to 10.0.0.2<40001> returned Connection refused", False),
+    ],
+)
+def test_what_nccl_says_of_this_rank_s_memory_is_no_lost_peer(last_error: str, oom: bool) -> None:
+    head = "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error (run with NCCL_DEBUG=INFO for details)\n"
+    error = torch.distributed.DistBackendError(
+        f"{head}ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\n{last_error}"
+    )
+    assert (is_out_of_memory(error), lost_a_peer(error)) == (oom, not oom)
+
+
+def test_a_lost_peer_because_of_memory_is_told_as_memory() -> None:
+    with pytest.raises(torch.distributed.DistBackendError) as caught:
+        raise torch.distributed.DistBackendError("the collective ended") from torch.OutOfMemoryError(
+            "CUDA out of memory"
+        )
+    assert not lost_a_peer(caught.value)
 
 
 @pytest.mark.parametrize(

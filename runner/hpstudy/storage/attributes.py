@@ -101,3 +101,10 @@ def runs_again(attributes: Mapping[str, Any]) -> bool:
     """Whether the trial with these user attributes is no answer to its parameters, because another runs them: it counts
     as preempted or retried, never as failed, and samplers leave it out."""
     return bool(attributes.get(AGAIN))
+
+
+def first_run(number: int, attributes: Mapping[str, Any]) -> int:
+    """Number of the trial whose parameters the one of this number, with these user attributes, runs again; else its
+    own."""
+    runs = attributes.get(RUNS)
+    return int(runs[0]) if runs else number

@@ -21,6 +21,7 @@ from hpstudy.api.study import StudySpec
 from hpstudy.samplers.build import build_pruner, build_sampler
 from hpstudy.samplers.choice import settle_sampler
 from hpstudy.samplers.hooks import ContinuingPruner, hooks
+from hpstudy.samplers.pruning import should_prune
 from hpstudy.samplers.view import reported_value, study_view
 from hpstudy.space.load import Suggest, load_suggest, read_space
 from hpstudy.storage import attributes
@@ -200,7 +201,7 @@ class TrialLoop:
 
     def report(self, assignment: Assignment, step: int, metrics: Mapping[str, Any], *, past: bool = False) -> bool:
         """Record an intermediate value of the objective; True when the trial should be pruned. One of the ``past``, of
-        the trial that this one continues, prunes nothing, and is there for pruners that look at whole curves.
+        the trial that this one continues, prunes nothing, and is there for what pruners compare.
 
         With several objectives and no ``scalarize`` nothing is recorded and nothing pruned, as in Optuna.
         """
@@ -210,9 +211,7 @@ class TrialLoop:
             self._patiently(lambda: assignment.trial.report(value, step))
         sampler = hooks(self.study.sampler)
         self._patiently(partial(sampler.observe, self.study, assignment.number, step, metrics))
-        if value is None or past:
-            return False
-        return self._patiently(assignment.trial.should_prune)
+        return value is not None and self._patiently(partial(should_prune, assignment.trial, past=past))
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> Outcome:
         """Record the end of a trial, once; its parameters are queued again where its class of failure has retries.

@@ -90,9 +90,9 @@ class DriverLink:
             self._shown = now
             send(self._connection, Progress(share=share))
 
-    def result(self, metrics: Mapping[str, Any], *, pruned: bool) -> None:
+    def result(self, metrics: Mapping[str, Any], *, pruned: bool, memory: DeviceMemory | None) -> None:
         """Say how the trial ended."""
-        send(self._connection, Result(metrics=dict(metrics), pruned=pruned, memory=_device_memory()))
+        send(self._connection, Result(metrics=dict(metrics), pruned=pruned, memory=memory))
 
     def failed(self, cause: Cause) -> None:
         """Say that the trial failed, and that the ranks live on."""
@@ -134,7 +134,7 @@ def run_rank(form: Form, run: Run, setting: Setting, address: str, key: bytes) -
     seed_generators()
     ended = train(form, run, setting, link)
     if link is not None:
-        link.result(ended.metrics, pruned=ended.pruned)
+        link.result(ended.metrics, pruned=ended.pruned, memory=device_memory())
     if torch.distributed.is_initialized():
         # Together, or a rank that is done early closes the store under one that still trains.
         torch.distributed.barrier()
@@ -193,7 +193,7 @@ def train(form: Form, run: Run, setting: Setting, link: DriverLink | None) -> En
             remove_local(setting.output, run.number, trial.node, stored=True)
 
 
-def _device_memory() -> DeviceMemory | None:
+def device_memory() -> DeviceMemory | None:
     """Of the GPU of this rank, where it was used."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None

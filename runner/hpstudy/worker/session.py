@@ -17,7 +17,7 @@ from hpstudy.training.form import Form
 from hpstudy.training.isolation import Baseline, abandon_process_group, leave_process_group, reset, seed_generators
 from hpstudy.trials.causes import Cause, root_cause
 from hpstudy.trials.messages import Run
-from hpstudy.worker.rank import DriverLink, Ended, Setting, train
+from hpstudy.worker.rank import DriverLink, Ended, Setting, device_memory, train
 from hpstudy.worker.recording import RecordedError, cause_of
 from hpstudy.worker.share import take_share
 
@@ -30,10 +30,12 @@ _GRACE = timedelta(seconds=10)
 def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes) -> None:
     """Train this trial on this rank, then each that the driver sends, until it hangs up.
 
-    A trial that fails is told to the driver and the session goes on, when every rank came to the trial's end.
+    A trial that fails is told to the driver and the session goes on, when every rank came to the trial's end. How a
+    trial ended is told when all ranks are clean again: the driver answers with the next one.
 
     Raises:
-        RecordedError: this rank failed and another one did not come; torch's launcher ends them all.
+        RecordedError: this rank failed and another one did not come, or what the trial did cannot be undone here;
+            torch's launcher ends them all.
     """
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
     # Now: of a single process the Trainer takes these variables away.
@@ -48,14 +50,18 @@ def run_session(form: Form, run: Run, setting: Setting, address: str, key: bytes
         cause = ranks.end(cause)
         if setting.spec.checkpoints is None and is_first:  # now no rank writes there any more
             remove_local(setting.output, given.number, node, stored=False)
+        try:
+            memory = device_memory() if link is not None else None  # before the peak is forgotten
+            leave_process_group()
+            reset(baseline)
+        except BaseException as error:
+            raise RecordedError(cause or cause_of(error)) from error
+        ranks.meet()
         if link is not None:
             if cause is not None:
                 link.failed(cause)
             elif ended is not None:
-                link.result(ended.metrics, pruned=ended.pruned)
-        del ended
-        leave_process_group()
-        reset(baseline)
+                link.result(ended.metrics, pruned=ended.pruned, memory=memory)
         following = link.next() if link is not None else None
 
 
@@ -101,7 +107,7 @@ class _Ranks:
         return run
 
     def end(self, cause: Cause | None) -> Cause | None:
-        """Wait for all ranks at the end of the trial; rank zero learns the root cause, where there is one.
+        """Wait for all ranks at the end of the trial; each learns the root cause, where there is one.
 
         Raises:
             RecordedError: this rank failed, and another one does not come.
@@ -111,27 +117,39 @@ class _Ranks:
         if cause is not None:
             self._store.set(self._name(f"cause/{self._rank}"), cause.model_dump_json())
             self._store.add(self._name("failed"), 1)
-        if self._store.add(self._name("ended"), 1) == self._world:
-            self._store.set(self._name("all"), "")
+        self._count("ended")
         try:
-            self._store.wait([self._name("all")], _GRACE if cause is not None else _FOR_EVER)
+            self._store.wait([self._name("all ended")], _GRACE if cause is not None else _FOR_EVER)
         except DistError:
             if cause is None:
                 raise
             raise RecordedError(cause) from None
-        if self._rank != 0:
-            return None
         root = None
         if self._store.add(self._name("failed"), 0):
             names = [self._name(f"cause/{rank}") for rank in range(self._world)]
             causes = [self._store.get(name) for name in names if self._store.check([name])]
             root = root_cause(map(Cause.model_validate_json, causes))
-        self._tidy()
+        if self._rank == 0:
+            self._tidy()
         return root
+
+    def meet(self) -> None:
+        """Rank zero waits until every rank is clean. One that cannot be ends all of them, and with them the wait."""
+        if self._world == 1:
+            return
+        self._count("clean")
+        if self._rank == 0:
+            self._store.wait([self._name("all clean")], _FOR_EVER)
+
+    def _count(self, word: str) -> None:
+        """This rank is so far; the last one says that all are."""
+        if self._store.add(self._name(word), 1) == self._world:
+            self._store.set(self._name(f"all {word}"), "")
 
     def _tidy(self) -> None:
         """Forget the trial before this one: every rank has read all of it."""
-        words = ["run", "port", "failed", "ended", "all", *(f"cause/{rank}" for rank in range(self._world))]
+        words = ["run", "port", "failed", "ended", "all ended", "clean", "all clean"]
+        words += [f"cause/{rank}" for rank in range(self._world)]
         for word in words:
             self._store.delete_key(f"hpstudy/{self._trial - 1}/{word}")
 

@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from hpstudy.training.devices import count_gpus, forget_count
 from hpstudy.trials.messages import Run
 from hpstudy.worker.cpu import available_cpus
 
@@ -20,10 +21,11 @@ def take_share(run: Run, processes: int) -> None:
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, available_cpus() // (processes * run.slots)))
     torch.set_num_threads(threads)  # the parent keeps to one: see worker/supervisor.py
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # accelerate chooses anew where it is not set
-    gpus = torch.cuda.device_count() if run.slots > 1 else 0
+    gpus = count_gpus() if run.slots > 1 else 0  # as the parent knows: asking CUDA here would fix what is visible
     if gpus > processes:
         visible = os.environ.get(_VISIBLE) or ",".join(map(str, range(gpus)))
         os.environ[_VISIBLE] = ",".join(gpus_of_slot(visible.split(",")[:gpus], run.slot, processes))
+    forget_count()
 
 
 def gpus_of_slot(gpus: list[str], slot: int, processes: int) -> list[str]:

@@ -112,8 +112,10 @@ class _Supervisor:
             import torch
 
             torch.set_num_threads(1)
+            from hpstudy.training.devices import count_gpus
             from hpstudy.training.form import load_form
 
+            count_gpus()  # before anything that is imported asks torch
             self._form = load_form(self._spec, self._worker.folder)
         with tempfile.TemporaryDirectory(prefix="hpstudy-") as runtime:
             self._local = str(Path(runtime, "driver"))
@@ -140,12 +142,15 @@ class _Supervisor:
                 self._end_driver()
 
     def _prepare(self, link: "Link[bytes, bytes]") -> InvalidStudyError | None:
+        from hpstudy.worker.gpus import check_gpus
+
         started = time.monotonic()
         try:
             if self._spec.checkpoints is not None:
                 import_client(self._spec)
             remove_leftovers(self._worker.output, self._worker.node, stored=self._spec.checkpoints is not None)
             self._form.prepare()
+            check_gpus(self._spec)  # as the last: what is prepared may have opened CUDA
         except InvalidStudyError as error:
             with suppress(OSError):
                 send(link, Invalid(reason=error.reason, message=error.message))
@@ -162,9 +167,9 @@ class _Supervisor:
         return None
 
     def _prepared(self) -> Prepared:
-        import torch
+        from hpstudy.training.devices import count_gpus
 
-        gpus = torch.cuda.device_count()
+        gpus = count_gpus()
         asked = self._spec.workers.processes_per_node
         self._processes = (gpus or 1) if asked == "auto" else asked  # in a cluster the operator has resolved it
         self._held = gpus if self._worker.gpus is None else self._worker.gpus

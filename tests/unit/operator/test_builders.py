@@ -218,6 +218,35 @@ class TestTemplate:
         with pytest.raises(InvalidStudyError, match=r"^workers\.template: "):
             check_template(study(workers={"template": template}))
 
+    @pytest.mark.parametrize(
+        ("limits", "ranks"),
+        [
+            ({"nvidia.com/gpu": 2}, 3),
+            ({"nvidia.com/gpu": "1"}, 2),
+            ({"amd.com/gpu": 4, "cpu": 8}, 8),
+        ],
+    )
+    def test_more_ranks_than_gpus_are_refused_with_both_numbers(self, limits: dict[str, Any], ranks: int) -> None:
+        template = with_container(name="worker", resources={"limits": limits})
+        check_template(study(workers={"template": template, "processesPerNode": "auto"}))
+        held = next(iter(limits.values()))
+        with pytest.raises(InvalidStudyError, match=rf"processesPerNode: {ranks} ranks need .* limited to {held};"):
+            check_template(study(workers={"template": template, "processesPerNode": ranks}))
+
+    @pytest.mark.parametrize(
+        ("limits", "ranks"),
+        [
+            ({}, 3),  # on CPUs
+            ({"nvidia.com/gpu": 0}, 3),
+            ({"nvidia.com/gpu": 4}, 4),
+            ({"nvidia.com/gpu": 4}, 1),
+            ({"gpu.intel.com/xe": 1}, 2),  # of which torch.cuda knows nothing
+        ],
+    )
+    def test_as_many_ranks_as_gpus_or_fewer_are_not(self, limits: dict[str, Any], ranks: int) -> None:
+        template = with_container(name="worker", resources={"limits": limits})
+        check_template(study(workers={"template": template, "processesPerNode": ranks}))
+
 
 class TestConfig:
     def test_workers_read_the_study_without_the_template(self) -> None:
@@ -235,7 +264,7 @@ class TestConfig:
             ({"nvidia.com/gpu": 8}, 8),
             ({"nvidia.com/gpu": "8"}, 8),
             ({"amd.com/gpu": "2"}, 2),
-            ({"nvidia.com/gpu.shared": "2"}, 2),
+            ({"nvidia.com/gpu.shared": "2"}, 1),
             ({"gpu.intel.com/xe": 2}, 2),
             ({"gpu.intel.com/xe_monitoring": 1}, 1),
             ({"nvidia.com/mig-1g.10gb": 3}, 1),
