@@ -170,10 +170,37 @@ def broken_space(trial: optuna.Trial) -> dict[str, float]:
 def test_a_space_function_that_raises_fails_its_trials_and_in_the_end_the_study(tmp_path: Path) -> None:
     study = spec(searchSpace={"python": f"{__name__}:broken_space"}, budget={"maxFailedTrials": 1})
     with TrialLoop(study, f"sqlite:///{tmp_path / 's.db'}", NAME) as loop:
+        assert [loop.next(), loop.next()] == [Verdict(Next.WAIT, after=0)] * 2, "the caller may have had enough"
         ended = loop.next()
     assert isinstance(ended, Verdict)
     assert ended.next is Next.FAILED
     assert "no hyperparameters: KeyError: 'width'" in ended.message
+
+
+def interrupted_space(trial: optuna.Trial) -> dict[str, float]:
+    raise KeyboardInterrupt
+
+
+def invalid_space(trial: optuna.Trial) -> dict[str, float]:
+    raise InvalidStudyError("InvalidSpace", "x: low is above high")
+
+
+@pytest.mark.parametrize(
+    ("space", "failure", "message"),
+    [
+        (interrupted_space, Failure.PREEMPTED, "the worker was told to stop"),
+        (invalid_space, Failure.ERROR, "no hyperparameters: InvalidStudyError: x: low is above high"),
+    ],
+)
+def test_what_ends_the_worker_while_a_space_function_runs_leaves_no_trial_running(
+    url: str, space: Any, failure: Failure, message: str
+) -> None:
+    study = spec(searchSpace={"python": f"{__name__}:{space.__name__}"})
+    with TrialLoop(study, url, NAME) as loop, pytest.raises((KeyboardInterrupt, InvalidStudyError)):
+        loop.next()
+    (trial,) = trials_of(url)
+    assert trial.state is TrialState.FAIL
+    assert (trial.user_attrs[attributes.FAILURE], trial.user_attrs[attributes.MESSAGE]) == (failure, message)
 
 
 def test_an_error_that_is_not_of_a_proposal_is_raised(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,7 @@ class Session:
         )
         verbosity = optuna.logging.get_verbosity()
         self._loop = stack.enter_context(loop)
+        stack.push(self._end_held)
         optuna.logging.set_verbosity(verbosity)  # the user's; opening a study silences Optuna
         if plan.sampler is not None and loop.study.get_trials(deepcopy=False):
             plan.sampler.reseed_rng()  # or it would begin with the same trials again
@@ -172,13 +173,8 @@ class Session:
             return {}
 
     def _take(self) -> dict[str, Any] | None:
-        """See ``_next``, on all ranks. A trial that they cannot be told of has failed."""
-        try:
-            return self._ranks.share(self._next)
-        except Exception as error:
-            if self._assignment is not None:
-                self._tell(Outcome(failure=Failure.ERROR, message=f"{type(error).__name__}: {error}"))
-            raise
+        """See ``_next``, on all ranks."""
+        return self._ranks.share(self._next)
 
     def _count_done(self) -> int:
         assert self._loop is not None
@@ -258,10 +254,6 @@ class Session:
             )
             _let_go(error)
             self._error = error
-        except BaseException:
-            if ranks.rank == 0:
-                self._tell(Outcome(failure=Failure.PREEMPTED, message="the search was told to stop"))
-            raise
         chosen = run.chosen or {}
         self._given = None
         self._conclude(ranks.end(ended, clean), chosen)
@@ -343,6 +335,14 @@ class Session:
                 if self._events.descriptor is None:  # nobody else shows it
                     ended = partial(log_end, self._loop.study, self._plan, assignment.number, outcome.message)
                     self._loop.ask_more(ended)
+
+    def _end_held(self, _: Any, error: BaseException | None, __: Any) -> None:
+        """On rank zero, as the search ends: the trial that it holds has no end yet where it was told to stop (Ctrl-C),
+        or could not go on with it."""
+        outcome = Outcome(failure=Failure.PREEMPTED, message="the search was told to stop")
+        if isinstance(error, Exception):
+            outcome = Outcome(failure=Failure.ERROR, message=f"{type(error).__name__}: {error}")
+        self._tell(outcome)
 
     def _give_up(self, root: Ended) -> None:
         """On rank zero, in the watchdog's thread: the main thread waits in a collective for a rank that failed."""

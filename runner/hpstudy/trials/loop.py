@@ -40,7 +40,7 @@ from hpstudy.trials.explaining import await_end, explain
 from hpstudy.trials.failing import fail_trial, queue_next
 from hpstudy.trials.metrics import record_metrics
 from hpstudy.trials.outages import patiently
-from hpstudy.trials.outcome import PREEMPTED, Outcome
+from hpstudy.trials.outcome import BROKEN_OFF, Outcome, conclude_unmade
 from hpstudy.trials.ownership import TURN_SECONDS, GroupLocks, busy
 from hpstudy.trials.retention import Retention
 from hpstudy.trials.seeding import check_initial_values, seed_study
@@ -48,7 +48,6 @@ from hpstudy.trials.seeding import check_initial_values, seed_study
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_BROKEN_OFF = Outcome(failure=PREEMPTED[0], message=PREEMPTED[1])
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -147,7 +146,7 @@ class TrialLoop:
         self.study = self._stored = self._patiently(lambda: open_study(self._storage, self._name, self._spec))
 
     def next(self, gpus: int = 0, sharing: int = 1) -> Assignment | Verdict:
-        """Take the next trial, or learn why there is none.
+        """Take the next trial, or learn why there is none. One whose hyperparameters cannot be made up ends here.
 
         Args:
             gpus: that the group holds.
@@ -156,32 +155,31 @@ class TrialLoop:
         Raises:
             InvalidStudyError: the sampler cannot work with this study, or its stopWhen.
         """
-        while True:
-            try:
-                answer = self._patiently(partial(self._ask, gpus, sharing))
-                over = isinstance(answer, Verdict) and answer.next in (Next.SUCCEEDED, Next.FAILED)
-                if over and not self._in_hand:  # else the last of them asks again
-                    self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
-                return answer
-            except BrokenOff:
-                if self._asking:  # it came while an error of the sampler's was on its way
-                    self._patiently(partial(self._end_making, _BROKEN_OFF))
-                return Verdict(Next.WAIT)
-            except (StorageUnreachableError, InvalidStudyError):
+        try:
+            answer = self._patiently(partial(self._ask, gpus, sharing))
+            over = isinstance(answer, Verdict) and answer.next in (Next.SUCCEEDED, Next.FAILED)
+            if over and not self._in_hand:  # else the last of them asks again
+                self._patiently(partial(self._checkpoints.clean, self._all_trials, thorough=True, over=True))
+            return answer
+        except BrokenOff:
+            if self._asking:  # it came while an error of the sampler's was on its way
+                self._patiently(partial(self._end_making, BROKEN_OFF))
+            return Verdict(Next.WAIT)
+        except StorageUnreachableError:
+            raise
+        except BaseException as error:  # the sampler, a define-by-run function of the user's, or Ctrl-C in one
+            if not self._asking:
                 raise
-            except optuna.TrialPruned:  # a define-by-run function of the user's
-                if not self._asking:
-                    raise
-                self._patiently(partial(self._end_making, Outcome(pruned=True)))
-            except Exception as error:  # the sampler, or such a function
-                if not self._asking:
-                    raise
-                _log.exception("a trial has no hyperparameters")
-                message = f"no hyperparameters: {type(error).__name__}: {error}"
-                self._patiently(partial(self._end_making, Outcome(failure=Failure.ERROR, message=message)))
-                if self._space is not None:
-                    message = f"the sampler cannot propose a trial: {error}"
-                    raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
+            self._patiently(partial(self._end_making, conclude_unmade(error)))
+            if isinstance(error, optuna.TrialPruned):
+                return Verdict(Next.WAIT, after=0)
+            if isinstance(error, InvalidStudyError) or not isinstance(error, Exception):
+                raise
+            _log.exception("a trial has no hyperparameters")
+            if self._space is not None:
+                message = f"the sampler cannot propose a trial: {error}"
+                raise InvalidStudyError(reasons.SAMPLER_FAILED, message) from None
+            return Verdict(Next.WAIT, after=0)
 
     def break_off(self) -> None:
         """From a signal's handler: there will be no more trials here. The one that is being made is handed back."""
@@ -282,7 +280,7 @@ class TrialLoop:
             if verdict.next is not Next.ASK:
                 return verdict
             self._asking = True
-            with self._breaker.breakable(partial(self._end_unmade, _BROKEN_OFF)):
+            with self._breaker.breakable(partial(self._end_unmade, BROKEN_OFF)):
                 trial = self.study.ask()
                 trial.set_user_attr(attributes.GROUP, self._group)
                 if gpus:
@@ -290,7 +288,7 @@ class TrialLoop:
                     trial.set_user_attr(attributes.GPUS, gpus if alone else gpus / sharing)
                 parameters = self._suggest(trial) if self._space is not None else None
         if parameters is None:  # a function of the user's may take its time
-            with self._breaker.breakable(partial(self._end_unmade, _BROKEN_OFF, unowned=False)):
+            with self._breaker.breakable(partial(self._end_unmade, BROKEN_OFF, unowned=False)):
                 parameters = self._suggest(trial)
                 check_initial_values(self._storage.get_trial(trial._trial_id))
         self._asking = False

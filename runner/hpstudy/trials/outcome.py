@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import optuna
+
 from hpstudy.api.metrics import find_metric
 from hpstudy.api.study import StudySpec
 from hpstudy.storage.attributes import Failure
@@ -35,6 +37,10 @@ class Outcome:
     """Once told: it failed, and its parameters run again."""
 
 
+BROKEN_OFF = Outcome(failure=PREEMPTED[0], message=PREEMPTED[1])
+"""How a trial ends that the worker was told to stop in the making of."""
+
+
 class _MissingError(Exception):
     """A metric is not there, or cannot be used."""
 
@@ -62,6 +68,15 @@ def conclude_pruned(metrics: Mapping[str, Any], spec: StudySpec) -> Outcome:
         if _is_number(value):
             violations |= constraint.violations(float(value))
     return Outcome(pruned=True, metrics=metrics, violations=violations)
+
+
+def conclude_unmade(error: BaseException) -> Outcome:
+    """Judge what was raised while a trial's hyperparameters were made up; what is no error told the process to stop."""
+    if isinstance(error, optuna.TrialPruned):
+        return Outcome(pruned=True)
+    if not isinstance(error, Exception):
+        return BROKEN_OFF
+    return Outcome(failure=Failure.ERROR, message=f"no hyperparameters: {type(error).__name__}: {error}")
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float:

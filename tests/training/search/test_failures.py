@@ -8,6 +8,8 @@ import pytest
 import sqlalchemy.exc
 
 from hpstudy import hyperparameter_search
+from hpstudy.api.errors import InvalidStudyError
+from hpstudy.search import session
 from hpstudy.search.errors import SearchFailedError
 from hpstudy.storage import attributes
 from tests.support.regression import LineConfig, LineModel, trainer
@@ -111,3 +113,56 @@ def test_a_trial_whose_hyperparameters_cannot_be_told_has_failed(tmp_path: Path)
     (trial,) = stored(url)
     assert trial.state is optuna.trial.TrialState.FAIL
     assert "not JSON serializable" in trial.user_attrs[attributes.MESSAGE]
+
+
+def test_an_hp_space_that_prunes_every_trial_ends_with_the_time(tmp_path: Path) -> None:
+    """As in Optuna, where the time is looked at between trials."""
+    tries: list[int] = []
+
+    def hp_space(trial: Any) -> dict[str, Any]:
+        tries.append(trial.number)
+        if len(tries) > 1000:
+            raise _TooOften
+        raise optuna.TrialPruned
+
+    with pytest.raises(SearchFailedError, match="no trial of the search is complete"):
+        hyperparameter_search(trainer(tmp_path), hp_space, n_trials=None, timeout=1.0)
+    assert tries
+
+
+@pytest.mark.parametrize("where", ["hp_space", "model_init", "cleaning up"])
+@pytest.mark.parametrize(
+    ("error", "failure"), [(KeyboardInterrupt, "preempted"), (InvalidStudyError("InvalidOption", "no such"), "error")]
+)
+def test_what_ends_the_search_in_a_trial_ends_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Any, failure: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+
+    begun: list[int] = []
+
+    def fail(*_: Any) -> None:
+        if begun:
+            raise error
+
+    def hp_space(trial: Any) -> dict[str, Any]:
+        begun.append(trial.number)
+        if where == "hp_space":
+            fail()
+        return learning_rate(trial)
+
+    def model_init(trial: Any) -> LineModel:
+        if where == "model_init" and trial is not None:
+            fail()
+        return LineModel(LineConfig())
+
+    if where == "cleaning up":
+        monkeypatch.setattr(session, "reset", fail)
+    given = trainer(tmp_path, model_init)
+    with pytest.raises((KeyboardInterrupt, InvalidStudyError)):
+        hyperparameter_search(given, hp_space, storage=url, study_name="search")
+    ended, *retries = stored(url)
+    assert ended.state is optuna.trial.TrialState.FAIL
+    assert ended.user_attrs[attributes.FAILURE] == failure
+    assert all(trial.state is optuna.trial.TrialState.WAITING for trial in retries)
+    assert given.args.output_dir == str(tmp_path)
