@@ -127,6 +127,7 @@ class TestInitialTrialsOfADefineByRunSpace:
     )
     def test_one_that_cannot_be_fails(self, url: str, given: dict[str, Any], complaint: str) -> None:
         with TrialLoop(self.study(given), url, NAME) as loop:
+            assert loop.next() == Verdict(Next.WAIT, after=0)
             ended = loop.next()
         assert isinstance(ended, Verdict)
         assert ended.next is Next.FAILED
