@@ -17,11 +17,16 @@ import torch
 from transformers import TrainerCallback
 
 from hpstudy import hyperparameter_search
+from hpstudy.search import session
+from hpstudy.search.ranks import GRACE
+from hpstudy.training.isolation import reset
 from tests.support.regression import LineConfig, LineModel, trainer
 
 SCENARIO, FOLDER = sys.argv[1], Path(sys.argv[2])
 RANK = int(os.environ["RANK"])
 RAISED = FOLDER / "raised"
+slow: list[bool] = []
+"""Whether to clean up slowly next time."""
 
 
 def say(**words: Any) -> None:
@@ -53,6 +58,12 @@ class Faults(TrainerCallback):
         if SCENARIO == "prunes" and state.global_step == 3 and args.output_dir.endswith("run-2"):
             raise optuna.TrialPruned  # on all ranks
 
+        if SCENARIO == "slowly" and state.global_step == 3 and args.output_dir.endswith("run-1"):
+            if RANK == 0:  # without a collective, in which it would wait for the other
+                time.sleep(GRACE - 1)
+            slow.append(True)
+            raise ValueError(f"no luck on rank {RANK}")
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if SCENARIO == "prunes" and RANK == 1 and args.output_dir.endswith("run-1"):
             raise optuna.TrialPruned  # when the other has no more to do
@@ -68,7 +79,15 @@ def hp_space(trial: Any) -> dict[str, Any]:
     }
 
 
+def clean_slowly(baseline: Any) -> None:
+    time.sleep(3 * len(slow))
+    slow.clear()
+    reset(baseline)
+
+
 logging.basicConfig()
+if SCENARIO == "slowly":
+    session.reset = clean_slowly
 say(began=time.time())
 torch.set_num_threads(1)
 best = hyperparameter_search(

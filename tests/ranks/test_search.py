@@ -115,6 +115,15 @@ def test_a_rank_that_raises_alone_ends_all_and_the_search_continues(tmp_path: Pa
     assert said(tmp_path, 0)[-1]["best"] == said(tmp_path, 1)[-1]["best"]
 
 
+def test_ranks_that_fail_one_after_the_other_may_take_their_time_to_clean_up(tmp_path: Path) -> None:
+    done = torchrun("slowly", tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, failed, *rest = trials(tmp_path)
+    assert failed.state is TrialState.FAIL
+    assert failed.user_attrs[attributes.MESSAGE] == "ValueError: no luck on rank 1"
+    assert [trial.state for trial in (first, *rest)] == [TrialState.COMPLETE] * 4
+
+
 def test_a_rank_that_prunes_alone_is_a_failure_that_says_so(tmp_path: Path) -> None:
     done = torchrun("prunes", tmp_path)
     left = time.time()

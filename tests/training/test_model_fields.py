@@ -87,6 +87,24 @@ def test_what_older_versions_wrote_into_every_configuration_may_stay() -> None:
     check_written(copied, AutoConfig.for_model(**copied), "model.config")
 
 
+# The fields of their files on the Hub that Transformers no longer has.
+ON_THE_HUB = {
+    "bert": {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"},  # -base-chinese
+    "albert": {"down_scale_factor": 1, "gap_size": 0, "net_structure_type": 0, "num_memory_blocks": 0},  # -base-v2
+    "bart": {"add_bias_logits": False, "classif_dropout": 0.1, "normalize_before": False},  # -large
+    "t5": {"n_positions": 512, "output_past": True},  # -small
+}
+
+
+@pytest.mark.parametrize("model_type", ON_THE_HUB)
+def test_so_may_what_they_wrote_into_those_of_one_type(model_type: str) -> None:
+    copied = {"model_type": model_type} | ON_THE_HUB[model_type]
+    check_written(copied, AutoConfig.for_model(**copied), "model.config")
+    other = {"model_type": "gpt2"} | ON_THE_HUB[model_type]
+    with pytest.raises(InvalidStudyError, match="no field of GPT2Config"):
+        check_written(other, AutoConfig.for_model(**other), "model.config")
+
+
 def test_and_the_configurations_in_it_are_checked_too() -> None:
     written = {"model_type": "clip", "text_config": {"num_hiden_layers": 2, "hidden_size": 8}, "projection_dim": 4}
     with pytest.raises(InvalidStudyError, match=r"model\.config\.text_config\.num_hiden_layers: .* num_hidden_layers"):

@@ -199,14 +199,42 @@ def test_a_trial_that_was_told_to_stop_does_no_step_twice(
         }
 
 
-def test_a_trial_that_goes_on_with_another_learning_rate_learns_by_it(trials: Trials) -> None:
-    """As population based training does; with none at all nothing changes any more."""
-    first, second = Recorder(until=3), Recorder()
+@pytest.mark.parametrize("schedule", ["linear", "reduce_lr_on_plateau", "greedy"])
+def test_a_trial_that_goes_on_with_another_learning_rate_learns_by_it(
+    folder: Path, tmp_path: Path, schedule: str
+) -> None:
+    """As population based training does; with none at all nothing changes any more, and from none on it begins."""
+    trials = Trials(make_form(folder, lr_scheduler_type=schedule), tmp_path)
+    first, second, third = Recorder(until=3), Recorder(until=4), Recorder()
+    with pytest.raises(CutOffError):
+        trials.run(50, first)
+    with pytest.raises(CutOffError):
+        trials.run(51, second, continues=50, learning_rate=0.0)
+    assert len(set(first.values)) == 2
+    assert second.values[1:] == [first.values[-1]] * 2
+    trials.run(52, third, continues=51, learning_rate=3e-3)
+    assert third.values[-1] != first.values[-1]
+
+
+class OutOfMemoryOnce(Recorder):
+    """In its first step."""
+
+    def stopping(self) -> bool:
+        if self.trained == 0:
+            self.trained = 1
+            raise RuntimeError("CUDA out of memory.")
+        return super().stopping()
+
+
+def test_so_does_one_whose_batches_were_too_large_at_first(folder: Path, tmp_path: Path) -> None:
+    """Training begins anew, and its optimizer comes from the checkpoint once more."""
+    trials = Trials(make_form(folder, auto_find_batch_size=True), tmp_path)
+    first, second = Recorder(until=3), OutOfMemoryOnce()
     with pytest.raises(CutOffError):
         trials.run(50, first)
     trials.run(51, second, continues=50, learning_rate=0.0)
-    assert len(set(first.values)) == 2
-    assert second.values[1:] == [first.values[-1]] * 3
+    assert second.values[1:] == [first.values[-1]] * (len(second.values) - 1)
+    assert second.trained > 1
 
 
 @pytest.mark.parametrize("arguments", [{}, {"eval_strategy": "steps", "eval_steps": 5}, {"eval_on_start": True}])

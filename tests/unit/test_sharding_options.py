@@ -69,6 +69,9 @@ def test_files_of_options_lie_where_the_study_s_do(tmp_path: Path) -> None:
     made = options({"fsdp": True, "fsdp_config": "fsdp.json"}, tmp_path)
     assert made == {"fsdp": True, "fsdp_config": {"version": 2}}
     assert options({"deepspeed": "zero.json"}, tmp_path)["deepspeed"]["zero_optimization"][GATHER]
+    written = options({"fsdp": True, "fsdp_config": '{"version": 2}'}, tmp_path)
+    assert written == made, "TrainingArguments takes JSON in their place"
+    assert 'arguments.deepspeed: {"a": is not JSON' in refusal({"deepspeed": '{"a":'}, tmp_path)
     assert "No such file" in refusal({"deepspeed": "none.json"}, tmp_path)
     assert "is not JSON" in refusal({"fsdp": True, "fsdp_config": "broken.json"}, tmp_path)
     assert "holds no object" in refusal({"deepspeed": "list.json"}, tmp_path)

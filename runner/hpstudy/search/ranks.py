@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 GRACE = 10.0
 """Seconds after a rank's failure in which all ranks must have come to the end of the trial, by an error of their own or
-well. One that has not waits for the failed one, in a collective that it left."""
+well. One that has not waits for the failed one, in a collective that it left. Then as long again to clean up in."""
 TELL_SECONDS = 10.0
 """Seconds that the other ranks then wait for rank zero to record it, before they leave."""
 _LOOK = 0.25  # seconds between the watchdog's looks
@@ -209,19 +209,22 @@ class Several:
         return PrefixStore(str(self._index), root)
 
     def _watch(self) -> None:
-        failed_at: tuple[int, float] | None = None
+        since: tuple[tuple[int, bool], float] | None = None
+        ends = [f"end/{rank}" for rank in range(self._size)]
         while not self._closed.wait(_LOOK):
             index = self._index
+            store = PrefixStore(str(index), self._seen)
             try:
-                failed = self._training and PrefixStore(str(index), self._seen).check(["failed"])
+                failed = self._training and store.check(["failed"])
+                all_ended = failed and store.check(ends)  # from then on they clean up, which may take its time, too
             except RuntimeError:  # the store is gone: so are the search or its launcher
                 return
             if not failed:
-                failed_at = None
-            elif failed_at is None or failed_at[0] != index:
-                failed_at = (index, time.monotonic())
-            elif time.monotonic() - failed_at[1] > GRACE and self._training and self._index == index:
-                self._leave(PrefixStore(str(index), self._seen))
+                since = None
+            elif since is None or since[0] != (index, all_ended):
+                since = (index, all_ended), time.monotonic()
+            elif time.monotonic() - since[1] > GRACE and self._training and self._index == index:
+                self._leave(store)
 
     def _leave(self, store: Store) -> None:
         """End this process, its main thread stuck as it may be."""

@@ -128,14 +128,15 @@ class Run:
         # is that of the new arguments: the trial's own.
         trainer.train(trial=self._given)
         if self.chosen is None:
-            self._evaluated(trainer.evaluate())
+            self._evaluated(trainer.evaluate(), trains=False)
 
-    def _evaluated(self, metrics: Mapping[str, Any]) -> None:
+    def _evaluated(self, metrics: Mapping[str, Any], *, trains: bool = True) -> None:
         trainer = self._trainer
         found = {name: value for name, value in metrics.items() if _is_json(value)} | self._compute(metrics)
         if improves(found, self.chosen, self._objective):
             self.chosen = found
-        if self._report(found, evaluation_step(trainer.args, trainer.state)):
+        # All ranks ask. What has trained to its end there is nothing to save of.
+        if self._report(found, evaluation_step(trainer.args, trainer.state)) and trains:
             self.pruned = True
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
             raise optuna.TrialPruned

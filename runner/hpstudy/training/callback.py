@@ -53,6 +53,7 @@ class StudyCallback(TrainerCallback):
         self._is_best = False
         # Where the trial continues another, so does the choice among its evaluations.
         self.chosen: dict[str, Any] | None = trial.checkpoints.extra.get(_CHOSEN)
+        self._rates: dict[str, float] | None = trial.checkpoints.extra.get(_RATES)
         self.pruned = False
         self._stops = self._starts = False
         self._evaluated: int | None = None
@@ -67,11 +68,10 @@ class StudyCallback(TrainerCallback):
     ) -> None:
         """Of a trial that goes on with other hyperparameters than its checkpoint's, the optimizer has the old ones."""
         self._starts, self._evaluated = True, None  # ``auto_find_batch_size`` begins anew
-        extra = self._trial.checkpoints.extra
-        before = extra.get(_RATES)
-        extra[_RATES] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
-        if before is not None and before != extra[_RATES]:
-            _change_rates(kwargs["optimizer"], kwargs["lr_scheduler"], before, extra[_RATES])
+        rates = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+        self._trial.checkpoints.extra[_RATES] = rates
+        if self._rates is not None and self._rates != rates:
+            _change_rates(kwargs["optimizer"], kwargs["lr_scheduler"], self._rates, rates)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -179,13 +179,16 @@ def _gather_generators(folder: Path) -> None:
 
 def _change_rates(optimizer: Any, scheduler: Any, before: Mapping[str, float], now: Mapping[str, float]) -> None:
     """Give an optimizer and its schedule, as they came from a checkpoint, another learning rate and weight decay."""
+
+    def changed(rate: float) -> float:
+        return rate * now["lr"] / before["lr"] if before["lr"] else now["lr"]
+
     for place, group in enumerate(optimizer.param_groups):
-        if before["lr"]:
-            for name in ("lr", "initial_lr"):
-                group[name] *= now["lr"] / before["lr"]
+        for name in {"lr", "initial_lr"} & group.keys():  # schedules that follow a metric keep no initial one
+            group[name] = changed(group[name])
         # The Trainer's first group is the one that decays.
         if group["weight_decay"] == before["weight_decay"] and (before["weight_decay"] or place == 0):
             group["weight_decay"] = now["weight_decay"]
     scheduler = getattr(scheduler, "scheduler", scheduler)  # accelerate's holds torch's
-    if before["lr"]:
-        scheduler.base_lrs = [rate * now["lr"] / before["lr"] for rate in scheduler.base_lrs]
+    if hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [changed(rate) for rate in scheduler.base_lrs]

@@ -174,6 +174,8 @@ class _Execution:
 
     def follow(self) -> Mapping[str, Any]:
         """Until it ends."""
+        if self._trial.checkpoints.active:
+            self._trial.is_stopped()  # to ask is to say that the trial will obey, before it has anything to lose
         try:
             while (code := self._run.wait(_LOOK_SECONDS)) is None:
                 for reported in self._reported():

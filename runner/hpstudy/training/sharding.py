@@ -41,7 +41,7 @@ def with_options(arguments: Mapping[str, Any], folder: Path, *, gpus: bool, save
         if not gpus:
             raise _invalid(name, "the worker has no GPU, and on CPUs accelerate takes no notice of it; remove it")
         if isinstance(given.get(options), str):
-            given[options] = _read(options, folder / given[options])
+            given[options] = _read(options, given[options], folder)
     if given.get("deepspeed"):
         given["deepspeed"] = _for_trials(given["deepspeed"], saves_models=saves_models)
     return given
@@ -61,13 +61,16 @@ def _for_trials(options: Mapping[str, Any], *, saves_models: bool) -> dict[str, 
     return {**options, "zero_optimization": {**zero, _GATHER: True}}
 
 
-def _read(name: str, path: Path) -> dict[str, Any]:
+def _read(name: str, given: str, folder: Path) -> dict[str, Any]:
+    """From a file, or from JSON where it begins as such, as TrainingArguments tells them apart."""
+    path = folder / given
+    is_json = given.startswith("{")
     try:
-        options = json.loads(path.read_text(encoding="utf-8"))
+        options = json.loads(given if is_json else path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _invalid(name, f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise _invalid(name, f"{path} is not JSON: {error}") from None
+        raise _invalid(name, f"{given if is_json else path} is not JSON: {error}") from None
     if not isinstance(options, dict):
         raise _invalid(name, f"{path} holds no object")
     return options

@@ -130,6 +130,16 @@ def test_an_hp_space_that_prunes_every_trial_ends_with_the_time(tmp_path: Path) 
     assert tries
 
 
+@pytest.mark.parametrize("disable_tqdm", [False, True])
+def test_a_trial_that_is_evaluated_when_it_has_trained_is_not_pruned(tmp_path: Path, disable_tqdm: bool) -> None:
+    """TrainingArguments evaluate nothing before the end unless they are told to."""
+    given = trainer(tmp_path, eval_strategy="no", num_train_epochs=1, disable_tqdm=disable_tqdm)
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    pruner = optuna.pruners.ThresholdPruner(upper=-1.0)
+    hyperparameter_search(given, learning_rate, n_trials=2, pruner=pruner, storage=url, study_name="search")
+    assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "COMPLETE"]
+
+
 @pytest.mark.parametrize("where", ["hp_space", "model_init", "cleaning up"])
 @pytest.mark.parametrize(
     ("error", "failure"), [(KeyboardInterrupt, "preempted"), (InvalidStudyError("InvalidOption", "no such"), "error")]
@@ -164,5 +174,6 @@ def test_what_ends_the_search_in_a_trial_ends_the_trial(
     ended, *retries = stored(url)
     assert ended.state is optuna.trial.TrialState.FAIL
     assert ended.user_attrs[attributes.FAILURE] == failure
-    assert all(trial.state is optuna.trial.TrialState.WAITING for trial in retries)
+    again = failure == "preempted" and where != "hp_space"  # which had suggested nothing yet
+    assert [trial.state.name for trial in retries] == ["WAITING"] * again
     assert given.args.output_dir == str(tmp_path)
