@@ -45,8 +45,9 @@ packages() {
     { apt-get update -q >/dev/null; apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; }
 }
 
-# podman_packages: podman with the network stack that kind's nodes find one another by; Debian only recommends it.
-podman_packages() { packages podman=podman runc=runc /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns; }
+# podman_packages: podman with the network stack that kind's nodes find one another by, and what that calls; Debian only
+# recommends it.
+podman_packages() { packages podman=podman runc=runc iptables=iptables /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns; }
 
 # own_podman: podman and kind with a container storage and settings of this project's, which touch nothing that a person has.
 own_podman() {

@@ -72,7 +72,7 @@ Y
   printf 'nodes:\n- role: control-plane\n'
   for ((i = 0; i < workers; i++)); do echo "- role: worker"; done
 } | keep "$CACHE/$CLUSTER.yaml"
-kind create cluster -q --image "$image" --config "$CACHE/$CLUSTER.yaml" --wait 120s > "$CACHE/$CLUSTER.log" 2>&1
+kind create cluster --image "$image" --config "$CACHE/$CLUSTER.yaml" --wait 120s > "$CACHE/$CLUSTER.log" 2>&1
 "$hack/cluster/routes.sh"
 kubectl wait -n kube-system --for=condition=Ready pod --all --timeout=120s > "$CACHE/$CLUSTER.log" 2>&1
 kubectl wait --for=condition=Ready node --all --timeout=60s > "$CACHE/$CLUSTER.log" 2>&1
