@@ -12,13 +12,14 @@ from transformers import IntervalStrategy, TrainingArguments
 
 from hpstudy.training.arguments import typed_by
 
-_KEPT = "distributed_state"
+_OF_DEVICES = ("distributed_state", "_setup_devices")
 """Set when the arguments' device is first asked for."""
 
 
 def trial_arguments(args: TrainingArguments, values: Mapping[str, Any], output_dir: str) -> TrainingArguments:
-    """New arguments of the user's own class. What derives from a field (bf16's precision, the folder of logs) is
-    derived again, which setting the field on a copy would not do.
+    """New arguments of the user's own class. What Transformers derives from a field (bf16's precision, the folder of
+    logs) is derived again, which setting the field on a copy would not do. What the user's class does as it is made was
+    done once, and stays.
 
     Args:
         values: fields by name, and attributes that the arguments have beside them; others are left out.
@@ -28,20 +29,29 @@ def trial_arguments(args: TrainingArguments, values: Mapping[str, Any], output_d
     """
     kind = type(args)
     given = {field.name: copy.deepcopy(getattr(args, field.name)) for field in dataclasses.fields(args) if field.init}
-    hints = typing.get_type_hints(kind)
+    hints = dict.fromkeys(given, Any) | _hints(kind)
     searched = {name: _whole(value, hints[name]) for name, value in values.items() if name in given}
     typed = typed_by(hints, searched, "hyperparameters")
     given |= dict.fromkeys(_derived(args, typed).intersection(given)) | typed
     given["output_dir"] = output_dir
-    made: TrainingArguments = kind(**given)
+    made: TrainingArguments = object.__new__(kind)
+    vars(made).update({field.name: getattr(args, field.name) for field in dataclasses.fields(args)} | given)
+    TrainingArguments.__post_init__(made)
     made._n_gpu = args._n_gpu  # the Trainer's word, of a model that is spread over GPUs
-    for name, value in vars(args).items():  # what the user set beside the fields
-        if name not in given and name not in vars(made) and not name.startswith("_") and name != _KEPT:
+    for name, value in vars(args).items():  # what the user, or the user's class, set beside the fields
+        if name not in vars(made) and name not in _OF_DEVICES:
             setattr(made, name, copy.copy(value))
     for name, value in values.items():
         if name not in given and _is_attribute(args, name):
             setattr(made, name, _like(getattr(args, name), name, value))
     return made
+
+
+def _hints(kind: type[TrainingArguments]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(kind)
+    except NameError:  # one that is imported for type checkers alone, or is a function's own
+        return typing.get_type_hints(TrainingArguments)
 
 
 def _derived(args: TrainingArguments, searched: Mapping[str, Any]) -> set[str]:
@@ -77,7 +87,7 @@ def run_folder(output_dir: str, name: str) -> str:
 
 def _is_attribute(args: TrainingArguments, name: str) -> bool:
     """Whether the user set it on the arguments, or their class has it: no method, no property."""
-    if name.startswith("_") or name == _KEPT:
+    if name.startswith("_") or name in _OF_DEVICES:
         return False
     return name in vars(args) or not hasattr(inspect.getattr_static(type(args), name, property), "__get__")
 

@@ -1,6 +1,7 @@
 """The trial as ``model_init``, ``hp_space`` and ``hp_name`` get it: the same object on every rank."""
 
 import datetime
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,10 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.trial import BaseTrial
 
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.search.ranks import Ranks
+from hpstudy.training.values import plain
 
 Ask = Callable[[Callable[[], Any]], Any]
 """Runs a call of the trial's, again while the database is away."""
@@ -81,8 +85,21 @@ class SharedTrial(BaseTrial):
         return int(self._suggest(name, lambda t: t.suggest_int(name, low, high, step=step, log=log)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """As ``optuna.Trial.suggest_categorical``."""
-        return self._suggest(name, lambda t: t.suggest_categorical(name, choices))
+        """As ``optuna.Trial.suggest_categorical``.
+
+        Raises:
+            InvalidStudyError: a storage cannot keep a choice.
+        """
+        # NumPy's own as Python's; what is nested is the user's, and stays as it is.
+        given: list[Any] = [choice if isinstance(choice, list | tuple) else plain(choice) for choice in choices]
+        try:
+            json.dumps(given)
+        except TypeError as error:
+            raise InvalidStudyError(
+                reasons.INVALID_SPACE,
+                f"hp_space: the choices of {name} cannot be stored ({error}); search their names, and look them up",
+            ) from None
+        return self._suggest(name, lambda t: t.suggest_categorical(name, given))
 
     def report(self, value: float, step: int) -> None:
         """As ``optuna.Trial.report``; rank zero's counts."""
@@ -198,6 +215,11 @@ class Hyperparameters(dict[str, Any]):
         self.read_all = False
 
     @property
+    def params(self) -> dict[str, Any]:
+        """The values, for ``transformers.integrations.hp_params``; nothing was read of them."""
+        return dict(super().items())
+
+    @property
     def assignments(self) -> "Hyperparameters":
         """The values, by the name that SigOpt's trials have for them in Transformers."""
         return self
@@ -235,6 +257,9 @@ class Hyperparameters(dict[str, Any]):
         self.read_all = True
         return super().items()
 
+
+# A dictionary is a trial to Transformers only where Ray or W&B is installed, which another backend does not need.
+BaseTrial.register(Hyperparameters)
 
 Given = SharedTrial | Hyperparameters
 """What the user's functions get."""

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class Run:
     """A trial's training on this rank.
 
     Args:
+        args: what the user gave; the Trainer's own object has the trial's while it trains.
         given: what model_init gets.
         values: fields of TrainingArguments by name; others are model_init's.
         names: what it read of the trials before.
@@ -92,11 +94,13 @@ class Run:
             InvalidStudyError: a hyperparameter that nothing takes, or a value that does not fit.
         """
         trainer, base = self._trainer, self._args
-        args = trial_arguments(base, self._values, self._output_dir)
+        made = trial_arguments(base, self._values, self._output_dir)
         unknown = unknown_names(base, self._values)
         if not inspect.signature(trainer.model_init).parameters:
             self._names.check(base, unknown, None)
-        trainer.args = args
+        args = trainer.args  # the same object: a callback, a closure or a subclass may hold it, too
+        vars(args).clear()
+        vars(args).update(vars(made))
         trainer.neftune_noise_alpha = args.neftune_noise_alpha
         if args.label_smoothing_factor != base.label_smoothing_factor:
             smoothing = args.label_smoothing_factor
@@ -114,6 +118,8 @@ class Run:
             """In place of what sets the trial's arguments, too late for its seed and its precision."""
             name = self._name()
             args.output_dir = run_folder(self._output_dir, name)
+            if args.should_save:  # as where the Trainer was made: callbacks write there
+                os.makedirs(args.output_dir, exist_ok=True)  # noqa: PTH103 (a field of type str)
             trainer.hp_name = (lambda _: name) if self._named else None
             trainer._trial = trial
             trainer._train_batch_size = args.train_batch_size

@@ -1,6 +1,8 @@
 """A search as it runs: rank zero owns the study, and hands each trial to all ranks."""
 
+import copy
 import logging
+import math
 import os
 import threading
 import time
@@ -19,6 +21,7 @@ from transformers.trainer_utils import BestRun
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
+from hpstudy.api.metrics import find_metric
 from hpstudy.search.clock import Clock, NoClock
 from hpstudy.search.continuing import continued, count_done
 from hpstudy.search.errors import SearchFailedError
@@ -64,7 +67,7 @@ class Session:
         self._trainer = trainer
         self._plan = plan
         self._hp_name = hp_name
-        self._base = trainer.args
+        self._base = copy.copy(trainer.args)
         self._names = Names()
         self._loop: TrialLoop | None = None
         self._assignment: Assignment | None = None
@@ -187,8 +190,11 @@ class Session:
         while self._deadline is None or time.monotonic() < self._deadline:
             if catch is not None and self._ask_more(self._count_done) >= self._plan.spec.budget.max_trials:
                 return None
+            if self._loop.study._stop_flag:
+                return None
             self._given = None
             with self._storage_lock:
+                self._allow_stop()
                 assigned = self._loop.next(self._plan.gpus)
             if isinstance(assigned, Assignment):
                 self._assignment, self._started = assigned, time.monotonic()
@@ -267,7 +273,7 @@ class Session:
             elif any(each.pruned for each in all_ended):
                 self._tell(conclude_pruned(metrics, spec))
             else:
-                self._tell(conclude(metrics, spec))
+                self._tell(self._judged(metrics))
         error, self._error = self._error, None
         if root is None or root.cause is None:
             return
@@ -275,6 +281,18 @@ class Session:
             raise InvalidStudyError(root.invalid, root.cause.message)
         if self._plan.options.catch is not None and not root.caught:
             raise SearchFailedError(f"{_NOT_CAUGHT}: {root.cause.message}") from error
+
+    def _judged(self, metrics: Mapping[str, Any]) -> Outcome:
+        """How a trial ended that trained to its end. In a search by itself one that diverged is no failure, of which
+        few are allowed."""
+        spec = self._plan.spec
+        outcome = conclude(metrics, spec)
+        values = [find_metric(metrics, objective.metric) for objective in spec.objectives]
+        diverged = any(isinstance(value, float) and not math.isfinite(value) for value in values)
+        if outcome.failure is None or not diverged or self._plan.driver:
+            return outcome
+        _log.warning("%s: the trial counts as pruned", outcome.message)
+        return conclude_pruned(metrics, spec)
 
     def _failed(self, error: Exception) -> Ended:
         invalid = error.reason if isinstance(error, InvalidStudyError) else None
@@ -329,12 +347,18 @@ class Session:
         with self._storage_lock:
             assignment, self._assignment = self._assignment, None
             if assignment is not None:
+                self._allow_stop()
                 outcome = self._loop.tell(assignment, outcome)
                 self._clock.stop()
                 self._events.emit_end(assignment.number, outcome, time.monotonic() - self._started)
                 if self._events.descriptor is None:  # nobody else shows it
                     ended = partial(log_end, self._loop.study, self._plan, assignment.number, outcome.message)
                     self._loop.ask_more(ended)
+
+    def _allow_stop(self) -> None:
+        """Let the sampler, and the user's functions, call ``study.stop()`` in this thread, as in ``Study.optimize``."""
+        assert self._loop is not None
+        self._loop.study._thread_local.in_optimize_loop = True
 
     def _end_held(self, _: Any, error: BaseException | None, __: Any) -> None:
         """On rank zero, as the search ends: the trial that it holds has no end yet where it was told to stop (Ctrl-C),

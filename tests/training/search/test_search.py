@@ -1,5 +1,6 @@
 """What Trainer.hyperparameter_search does wrong, and hpstudy's does not; in one process."""
 
+import copy
 import gc
 import random
 from pathlib import Path
@@ -45,7 +46,12 @@ class Recorder(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         self.note(
             Path(args.output_dir).name,
-            {"args": args, "evaluations": list(self.evaluations), "steps": state.global_step, "a": model.a.item()},
+            {
+                "args": copy.copy(args),
+                "evaluations": list(self.evaluations),
+                "steps": state.global_step,
+                "a": model.a.item(),
+            },
         )
 
 
