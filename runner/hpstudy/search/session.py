@@ -112,7 +112,7 @@ class Session:
             index = 1
             while True:
                 self._ranks.begin(index)
-                task = self._take()
+                task = self._ranks.share(self._next)
                 if task is None:
                     break
                 if "leave" in task:
@@ -174,10 +174,6 @@ class Session:
                 raise
             self._unmade = error
             return {}
-
-    def _take(self) -> dict[str, Any] | None:
-        """See ``_next``, on all ranks."""
-        return self._ranks.share(self._next)
 
     def _count_done(self) -> int:
         assert self._loop is not None
