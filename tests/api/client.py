@@ -1,7 +1,7 @@
 """The API server for a test that asks often: without a process for every question."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import urllib3
 
@@ -15,6 +15,13 @@ PATHS = {
     "jobs": "/apis/batch/v1",
     **dict.fromkeys(("pods", "services", "configmaps", "secrets", "events"), "/api/v1"),
 }
+
+
+class Writes(NamedTuple):
+    """Requests that write, by who made them; a test's own are not among them."""
+
+    by_operators: list[str]
+    by_controllers: list[str]
 
 
 class Api:
@@ -64,19 +71,18 @@ class Api:
         """How long the audit log is, in bytes."""
         return self._audit_log.stat().st_size
 
-    def written(self, namespace: str, since: int) -> tuple[str, ...]:
-        """What operators wrote in a namespace since the audit log had that length, also what changed nothing."""
+    def written(self, namespace: str, since: int) -> Writes:
+        """What was written in a namespace since the audit log had that length, also what changed nothing."""
         with self._audit_log.open("rb") as log:
             log.seek(since)
             events = [json.loads(line) for line in log if namespace.encode() in line and line.endswith(b"\n")]
-        return tuple(
-            f"{event['verb']} {event['requestURI']}"
-            for event in events
-            if event.get("objectRef", {}).get("namespace") == namespace
-            and event["verb"] in _WRITES
-            and "dryRun=" not in event["requestURI"]
-            and not event["user"]["username"].startswith("system:serviceaccount:kube-system:")
-        )
+        writes = Writes([], [])
+        for event in events:
+            where, what = event.get("objectRef", {}).get("namespace"), event["requestURI"]
+            if where == namespace and event["verb"] in _WRITES and "dryRun=" not in what:
+                ours = not event["user"]["username"].startswith("system:serviceaccount:kube-system:")
+                (writes.by_operators if ours else writes.by_controllers).append(f"{event['verb']} {what}")
+        return writes
 
     def metrics(self) -> str:
         """The API server's metrics."""

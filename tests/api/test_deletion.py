@@ -14,7 +14,7 @@ from hpstudy.api.study import KIND, Metadata
 from hpstudy_operator.deletion import FINALIZER, PATIENCE, Deletion
 from hpstudy_operator.kube import Kube
 from hpstudy_operator.tenants import Tenants, tenant_name
-from tests.api.harness import CALM, Operator, Team, eventually, study
+from tests.api.harness import BETWEEN, Operator, Team, eventually, study
 from tests.api.installed import CHART, SYSTEM, helm
 from tests.api.policies import forbidden
 from tests.support.apiserver import ApiServer
@@ -101,7 +101,7 @@ def test_delete_removes_the_study_once_no_worker_can_write(served: Team, databas
     served.until_names("jobs", "other-0")
     for _ in range(6):  # passes
         served.poke()
-        time.sleep(CALM)
+        time.sleep(BETWEEN)
     assert stored(served, database) == sorted([name, kept])
     served.api.patch("pods", served.namespace, pod["metadata"]["name"], {"metadata": {"finalizers": None}})
     until_gone(served)
@@ -190,7 +190,7 @@ def test_a_database_that_stays_away_is_waited_for_until_patience_ends(
         assert "cannot be removed from the storage: connection" in waiting["message"]
         for _ in range(6):  # passes
             served.poke()
-            time.sleep(CALM)
+            time.sleep(BETWEEN)
         assert len(events(served, "StorageUnreachable")) == 1
         resource = kube.get(KIND, served.namespace, "reviews")
         assert resource is not None

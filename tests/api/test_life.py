@@ -83,7 +83,7 @@ def test_a_suspended_study_gives_everything_back_and_goes_on_with_the_same_trial
         assert served.condition(kind)["status"] == "False"
     assert served.status()["workers"] == {"desired": 0, "ready": 0}
     started = served.status()["startTime"]
-    served.stays_as_it_is()
+    served.stays_quiet()
 
     served.edit({"suspend": False})
     served.until("Suspended", "False", "NotSuspended")
@@ -105,7 +105,7 @@ def test_a_study_that_is_made_suspended_waits(served: Team) -> None:
     served.until("StorageReady", "True")
     assert served.condition("Accepted")["status"] == "True"
     assert served.names("jobs") == []
-    served.stays_as_it_is()
+    served.stays_quiet()
     served.edit({"suspend": False})
     served.job()
 
@@ -122,9 +122,9 @@ def test_a_group_that_is_removed_ends_its_trial_first(served: Team) -> None:
         assert "1 end their trials and leave" in served.until("Running", "True")["message"]
         assert until_told_to_leave(removed) == "the study has fewer worker groups now"
         served.poke()
-        served.stays_as_it_is()
+        served.stays_quiet()
         finish(removed, trial)
-    served.end_pods(0, job="reviews-1")
+    served.poke()
     served.until_names("jobs", "reviews-0")
     served.until_names("services", "reviews-0")
     served.poke()
@@ -194,7 +194,7 @@ def test_a_template_that_the_api_server_refuses_stops_no_group(served: Team) -> 
             assert "the Job of a worker group is refused: " in refused["message"]
             assert refused["message"].endswith("; correct workers.template")
             assert served.until("Running", "True")["message"] == "1 of 1 worker groups ready"
-        served.stays_as_it_is()
+        served.stays_quiet()
         trial = take(loop)
         finish(loop, trial)
         assert loop.verdict().next is Next.ASK, "it was told of nothing"
@@ -223,7 +223,7 @@ def test_an_image_that_a_policy_forbids_stops_no_group_and_a_policy_no_other_cha
             served.edit({"workers": NEW_IMAGE})
             refused = served.until("Accepted", "False", "Refused")
             assert "this image is not for us" in refused["message"]
-            served.stays_as_it_is()
+            served.stays_quiet()
             assert loop.verdict().next is Next.ASK
             assert uid(served) == first
             served.edit({"workers": old})
@@ -253,7 +253,7 @@ def test_what_workers_take_on_restarts_nothing(served: Team, spec: dict[str, Any
             running(served, f"reviews-{groups - 1}")
             eventually(lambda: served.status()["workers"] == {"desired": groups, "ready": groups}, "another group")
         served.until("Accepted", "True")
-        served.stays_as_it_is()
+        served.stays_quiet()
         assert uid(served) == before
         assert loop.verdict().next is Next.ASK
 

@@ -143,7 +143,7 @@ def test_an_upgrade_leaves_what_runs_alone(away: Replicas, team: Team) -> None:
 
     new = away("new", variant="next", HPSTUDY_RUNNER_IMAGE="runner:new")
     new.start()
-    team.stays_as_it_is()
+    team.stays_quiet()
     study_ = ("hpstudies", "reviews")
     assert {**team.versions(), study_: ""} == {**before, study_: ""}
 

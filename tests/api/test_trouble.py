@@ -89,7 +89,7 @@ class TestPodsThatAreNeitherThereNorGone:
         name = pod["metadata"]["name"]
         assert f"pod {name} has been starting since {since}" in stalled["message"]
         assert f"kubectl -n {served.namespace} describe pod {name} tells why" in stalled["message"]
-        served.stays_as_it_is()
+        served.stays_quiet()
         served.run_pods()
         served.until("Stalled", "False", "Progressing")
 

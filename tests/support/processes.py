@@ -15,8 +15,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: A server that is not up by then is not coming: on a busy two-core machine they need about 10 s.
 START_TIMEOUT = 60.0
-#: Seconds that a server gets to end by itself before it is killed.
-STOP_TIMEOUT = 10.0
+#: Seconds that a server gets to end by itself before it is killed: Kubernetes' default.
+STOP_TIMEOUT = 30.0
 _POLL = 0.05
 _LOG_TAIL = 4000
 
