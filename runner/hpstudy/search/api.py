@@ -6,11 +6,13 @@ from typing import Any
 from transformers import Trainer
 from transformers.trainer_utils import BestRun
 
+from hpstudy.search.errors import SearchFailedError
 from hpstudy.search.group import GroupEnvironment
 from hpstudy.search.options import read_options
 from hpstudy.search.plan import plan_alone, plan_in_group
 from hpstudy.search.runs import check_trainer
 from hpstudy.search.session import Session
+from hpstudy.storage.errors import StorageRefusedError
 
 _N_TRIALS, _DIRECTION = 20, "minimize"
 
@@ -70,4 +72,12 @@ def hyperparameter_search(
         named = named or "optuna"
         options = read_options(named, kwargs)
         plan = plan_alone(trainer, hp_space, compute_objective, n_trials, direction, named, options)
-    return Session(trainer, plan, hp_name).run()
+    try:
+        return Session(trainer, plan, hp_name).run()
+    except StorageRefusedError as error:
+        if plan.own_file is None or plan.own_file.exists():
+            raise
+        raise SearchFailedError(
+            f"{plan.own_file} is gone, in which the search keeps its study: leave it there when you empty output_dir, "
+            "or give storage, the URL of a database elsewhere"
+        ) from error

@@ -80,6 +80,12 @@ def unknown_names(args: TrainingArguments, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in known and not _is_attribute(args, name)]
 
 
+def fields_set(args: TrainingArguments, base: TrainingArguments) -> dict[str, Any]:
+    """Fields of arguments that are no longer as they were."""
+    fields = (field.name for field in dataclasses.fields(args) if field.init)
+    return {name: getattr(args, name) for name in fields if getattr(args, name) is not getattr(base, name)}
+
+
 def run_folder(output_dir: str, name: str) -> str:
     """Folder of a trial's files, as in Transformers."""
     return os.path.join(output_dir, name)  # noqa: PTH118 (a field of type str, which may be a URL's path)

@@ -4,11 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from pydantic import ValidationError
 from sqlalchemy.engine import URL
 from transformers import Trainer, trainer_utils
@@ -69,6 +71,8 @@ class Plan:
     """That the worker group holds."""
     hp_space: Callable[[Any], Any] | None = None
     """Called for every trial; None where the space was read at the start."""
+    own_file: Path | None = None
+    """The storage, where nobody named one."""
 
     def open_clock(self) -> Clock:
         """Who counts the time of the trials, where it matters."""
@@ -99,14 +103,15 @@ def plan_alone(
     Raises:
         InvalidStudyError: see ``read_options``; or directions, trials or a space that are none.
     """
-    directions = [direction] if isinstance(direction, str) else list(direction)
+    several = isinstance(direction, list | tuple)
+    directions = [_direction(each) for each in direction] if several else [_direction(direction)]
     if not directions or any(each not in ("minimize", "maximize") for each in directions):
         raise _invalid(f"direction: must be minimize or maximize, or a list of these, got {direction!r}")
     if len(directions) > 1 and compute_objective is None:
         raise _invalid(f"compute_objective: needed for {len(directions)} directions; it returns a value for each")
     if n_trials is None and options.timeout is None:
         raise _invalid("n_trials: needed where there is no timeout")
-    if n_trials is not None and (isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1):
+    if n_trials is not None and (isinstance(n_trials, bool) or not isinstance(n_trials, Integral) or n_trials < 1):
         raise _invalid(f"n_trials: must be a whole number of at least 1, got {n_trials!r}")
     names = [f"objective_{place}" for place in range(len(directions))]
     if len(directions) == 1:
@@ -121,7 +126,7 @@ def plan_alone(
             "sampler": _dumped(options.sampler),
             "pruner": _dumped(options.pruner),
             "searchSpace": space,
-            "budget": {"maxTrials": n_trials or _ENDLESS, "maxFailedTrials": _allowed(options)},
+            "budget": {"maxTrials": int(n_trials or _ENDLESS), "maxFailedTrials": _allowed(options)},
             "trial": {"script": {"path": "script"}},
         }
     )
@@ -129,9 +134,10 @@ def plan_alone(
         options = replace(options, pruner=MedianPruner())  # Optuna's own default, as its users know it
     folder = Path(trainer.args.output_dir).absolute()
     name = options.study_name or options.sweep_id or folder.name or "search"
-    if options.storage is None and options.study_name is None and options.sweep_id is None:
+    if options.storage is None and options.sweep_id is None:
         name = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"  # its own, as in Transformers
-    url = options.storage or URL.create("sqlite", database=str(folder / DATABASE)).render_as_string()
+    own_file = folder / DATABASE if options.storage is None else None
+    url = options.storage or URL.create("sqlite", database=str(own_file)).render_as_string()
     return Plan(
         spec=spec,
         url=url,
@@ -140,6 +146,7 @@ def plan_alone(
         compute=_compute(spec, compute_objective, names == [DEFAULT_OBJECTIVE]),
         output_dir=trainer.args.output_dir,
         hp_space=hp_space if space is None else None,
+        own_file=own_file,
     )
 
 
@@ -235,6 +242,11 @@ def _spec(fields: Mapping[str, Any]) -> StudySpec:
         return parse_study(manifest).spec
     except ValidationError as error:
         raise _invalid(str(error)) from None
+
+
+def _direction(direction: Any) -> Any:
+    """Optuna's enumeration by its names."""
+    return direction.name.lower() if isinstance(direction, StudyDirection) else direction
 
 
 def _dumped(algorithm: Any) -> dict[str, Any] | None:

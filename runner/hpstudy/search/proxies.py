@@ -14,6 +14,7 @@ from hpstudy.api.errors import InvalidStudyError
 from hpstudy.search.ranks import Ranks
 from hpstudy.training.values import plain
 
+_NESTED = (list, tuple, dict)
 Ask = Callable[[Callable[[], Any]], Any]
 """Runs a call of the trial's, again while the database is away."""
 
@@ -90,16 +91,19 @@ class SharedTrial(BaseTrial):
         Raises:
             InvalidStudyError: a storage cannot keep a choice.
         """
-        # NumPy's own as Python's; what is nested is the user's, and stays as it is.
-        given: list[Any] = [choice if isinstance(choice, list | tuple) else plain(choice) for choice in choices]
+        # NumPy's own as Python's; what is nested is the user's, who gets it as it is. The storage gets it as JSON gives
+        # it back: a tuple would be a list the next time, which Optuna takes for another space.
+        given: list[Any] = [choice if isinstance(choice, _NESTED) else plain(choice) for choice in choices]
         try:
-            json.dumps(given)
+            kept = [json.loads(json.dumps(choice)) if isinstance(choice, _NESTED) else choice for choice in given]
+            json.dumps(kept)
         except TypeError as error:
             raise InvalidStudyError(
                 reasons.INVALID_SPACE,
                 f"hp_space: the choices of {name} cannot be stored ({error}); search their names, and look them up",
             ) from None
-        return self._suggest(name, lambda t: t.suggest_categorical(name, given))
+        chosen = self._suggest(name, lambda t: t.suggest_categorical(name, kept))
+        return given[kept.index(chosen)] if isinstance(chosen, _NESTED) else chosen
 
     def report(self, value: float, step: int) -> None:
         """As ``optuna.Trial.report``; rank zero's counts."""

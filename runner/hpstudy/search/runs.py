@@ -1,6 +1,5 @@
 """One trial on one rank: the user's Trainer, with the trial's arguments."""
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ import optuna
 import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
+from transformers.trainer_utils import number_of_arguments
 
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
@@ -96,7 +96,7 @@ class Run:
         trainer, base = self._trainer, self._args
         made = trial_arguments(base, self._values, self._output_dir)
         unknown = unknown_names(base, self._values)
-        if not inspect.signature(trainer.model_init).parameters:
+        if number_of_arguments(trainer.model_init) == 0:
             self._names.check(base, unknown, None)
         args = trainer.args  # the same object: a callback, a closure or a subclass may hold it, too
         vars(args).clear()
@@ -106,6 +106,10 @@ class Run:
             smoothing = args.label_smoothing_factor
             trainer.label_smoother = LabelSmoother(epsilon=smoothing) if smoothing else None
         make_model = trainer.call_model_init
+        # A subclass may have its own of these. The Trainer's, which they call, do nothing where it does not search; it
+        # would where a search of its own has broken off.
+        trainer.hp_search_backend = None
+        own_set_up, own_report = trainer._hp_search_setup, trainer._report_to_hp_search
 
         def make(trial: Any = None) -> torch.nn.Module:
             self._given.read.clear()
@@ -122,17 +126,19 @@ class Run:
                 os.makedirs(args.output_dir, exist_ok=True)  # noqa: PTH103 (a field of type str)
             trainer.hp_name = (lambda _: name) if self._named else None
             trainer._trial = trial
+            own_set_up(trial)
             trainer._train_batch_size = args.train_batch_size
             trainer.create_accelerator_and_postprocess()
 
         def evaluated(trial: Any, step: int, metrics: dict[str, float]) -> None:
+            own_report(trial, step, metrics)
             if step > 0:  # eval_on_start shows a model that nobody has trained
                 self._evaluated(metrics)
 
         trainer.call_model_init, trainer._hp_search_setup, trainer._report_to_hp_search = make, set_up, evaluated
         # With the trial, model_init gets it and the reporters know that this is a search. The seed that it begins with
         # is that of the new arguments: the trial's own.
-        trainer.train(trial=self._given)
+        trainer.train(resume_from_checkpoint=None, trial=self._given)
         if self.chosen is None:
             self._evaluated(trainer.evaluate(), trains=False)
 

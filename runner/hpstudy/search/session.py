@@ -22,6 +22,7 @@ from transformers.trainer_utils import BestRun
 from hpstudy.api import reasons
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.metrics import find_metric
+from hpstudy.search.arguments import fields_set
 from hpstudy.search.clock import Clock, NoClock
 from hpstudy.search.continuing import continued, count_done
 from hpstudy.search.errors import SearchFailedError
@@ -161,11 +162,13 @@ class Session:
             with storage_errors():
                 values = self._plan.hp_space(self._given)
             if values is None:
-                return dict(trial.params)
+                values = trial.params
             if not isinstance(values, Mapping):
                 raise TypeError(
                     f"hp_space returned {type(values).__name__}, it must return the hyperparameters by name"
                 )
+            # It may have set them by itself, on the Trainer's arguments of this rank.
+            values = fields_set(self._trainer.args, self._base) | dict(values)
             return {name: _plain(value) for name, value in values.items()}
         except (optuna.TrialPruned, StorageUnreachableError, StorageRefusedError):
             raise
