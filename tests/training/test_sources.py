@@ -65,6 +65,14 @@ def test_a_pattern_takes_several_files(tmp_path: Path) -> None:
     assert sum(map(len, texts(task_spec(TASK, {"parquet": "part-*.parquet"}), tmp_path))) == 40
 
 
+def test_a_mark_at_the_start_of_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    names = [write(tmp_path, kind, ROWS) for kind in ("csv", "json")]
+    without = [texts(task_spec(TASK, {Path(name).suffix[1:]: name}), tmp_path) for name in names]
+    for name in names:
+        (tmp_path / name).write_text((tmp_path / name).read_text(), encoding="utf-8-sig")
+    assert without == [texts(task_spec(TASK, {Path(name).suffix[1:]: name}), tmp_path) for name in names]
+
+
 def test_splits_that_are_given_are_taken_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = {"train": ROWS, "dev": ROWS[:3], "held": ROWS[5:7]}
     names = {name: write(tmp_path, "csv", rows, name) for name, rows in given.items()}
@@ -141,12 +149,16 @@ def test_a_data_set_is_loaded_by_name_and_nothing_stays_that_a_fork_would_break(
         ),
         ({"name": "folder", "validationFrom": "nope"}, "dataset.validationFrom: cannot read nope: "),
         ({"csv": "empty.csv"}, "dataset.csv: empty.csv has no rows"),
+        ({"csv": "blank.csv"}, "dataset: a row has no label; leave out rows"),
+        ({"json": "several.jsonl"}, "dataset: the label of a row is ['a', 'b'], and must be one name or number"),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path: Path, data: dict[str, Any], complaint: str) -> None:
     write(tmp_path, "csv", ROWS)
     write(tmp_path, "csv", [{"text": "x", "label": "c"}], "other")
     (tmp_path / "empty.csv").write_text("text,label\n")
+    write(tmp_path, "csv", [*ROWS, {"text": "unknown", "label": " "}], "blank")
+    (tmp_path / "several.jsonl").write_text('{"text": "a", "label": ["a", "b"]}\n')
     (tmp_path / "broken.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
     (tmp_path / "numbers.json").write_text('[{"text": "a"}, 3]')
     (tmp_path / "folder").mkdir()

@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import numpy
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Vi
 
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.training.tasks import image as module
-from tests.training.forms import prepared, run, splits_of, task_spec
+from tests.training.forms import prepared, run, splits_of, task_spec, write_lines
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -93,6 +94,53 @@ def test_one_channel_and_parquet_and_paths_in_a_table(folder: Path) -> None:
     parts = [(*form._data.train, *form._data.validation) for form in (parquet, table)]
     found = [{row["pixel_values"].sum().item() for row in rows} for rows in parts]
     assert found[0] == found[1]
+
+
+def test_tables_name_pictures_from_where_they_are_and_may_hold_their_bytes(folder: Path) -> None:
+    files = sorted((folder / "pictures").glob("*/*.png"))
+    for name in ("red", "blue"):
+        lines = [f"{file.name},{name}" for file in files if file.parent.name == name]
+        (folder / "pictures" / name / "labels.csv").write_text("\n".join(["image,label", *lines]))
+        rows = [{"image": file.name, "label": name} for file in files if file.parent.name == name]
+        pandas.DataFrame(rows).to_parquet(folder / "pictures" / name / "labels.parquet")
+        write_lines(folder / "pictures" / name / "labels.jsonl", rows)
+    contents = [file.read_bytes() for file in files]
+    table = pandas.DataFrame({"image": contents, "label": [file.parent.name for file in files]})
+    table.to_parquet(folder / "bytes.parquet")
+    table.assign(image=[{"bytes": each, "path": None} for each in contents]).to_parquet(folder / "hub.parquet")
+    grey = {"config": VIT | {"num_channels": 1}}
+    found = []
+    for data in (
+        {"folder": "pictures"},
+        {"csv": "pictures/*/labels.csv"},
+        {"json": "pictures/*/labels.jsonl"},
+        {"parquet": "pictures/*/labels.parquet"},
+        {"parquet": "bytes.parquet"},
+        {"parquet": "hub.parquet"},
+    ):
+        form = prepared(task_spec(TASK, data, "accuracy", model=grey), folder)
+        found.append({row["pixel_values"].sum().item() for row in (*form._data.train, *form._data.validation)})
+    assert len(found[0]) > 90
+    assert all(each == found[0] for each in found)
+
+
+def test_pictures_of_16_bits_are_scaled_to_as_much(tmp_path: Path) -> None:
+    """Pillow's own conversion would leave them white."""
+    source, grey = numpy.random.default_rng(0), {"config": VIT | {"num_channels": 1}}
+    kinds = {"bytes": numpy.uint8, "words": numpy.uint16, "wide": numpy.int32, "floats": numpy.float32}
+    for number in range(12):
+        values = source.integers(0, 256, (16, 16))
+        for kind, made in kinds.items():
+            (tmp_path / kind / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            written = (values * (1 if kind == "bytes" else 257)).astype(made)
+            Image.fromarray(written).save(tmp_path / kind / "ab"[number % 2] / f"{number}.tiff")
+    found = {}
+    for kind in ("bytes", "words", "wide"):
+        form = prepared(task_spec(TASK, {"folder": kind}, "accuracy", model=grey), tmp_path)
+        found[kind] = sorted(row["pixel_values"].sum().item() for row in (*form._data.train, *form._data.validation))
+    assert found["words"] == found["wide"] == found["bytes"]
+    with pytest.raises(InvalidStudyError, match=r"floats/./\d+.tiff: its values go from .* save it with 8 or 16 bits"):
+        prepared(task_spec(TASK, {"folder": "floats"}, "accuracy", model=grey), tmp_path)
 
 
 def test_a_pretrained_model_brings_its_processor(folder: Path) -> None:

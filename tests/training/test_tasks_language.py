@@ -71,6 +71,8 @@ def test_texts_follow_one_another_in_blocks(tmp_path: Path) -> None:
     assert [len(block) for block in blocks] == [10, 10, 4], "four texts of four letters, each between two ends"
     tokens = form._processor.convert_ids_to_tokens([token for block in blocks for token in block])
     assert tokens.count("[CLS]") == tokens.count("[SEP]") == 4
+    letters = [token for token in tokens if len(token) == 1]
+    assert letters == sorted(letters), "in their order"
     batch = form._data.collate([form._data.train[0], form._data.train[2]])
     assert batch["labels"][:, 0].tolist() == [-100, -100]
     assert batch["labels"][1, 4:].tolist() == [-100] * 6

@@ -121,6 +121,7 @@ def test_answers_may_be_text_alone_or_json_in_a_csv(tmp_path: Path) -> None:
             for row in rows
         ],
     }
+    forms["floats.csv"] = [{**row, "answer_start": float(row["answer_start"])} for row in forms["start.csv"]]
     found = {}
     for name, written in forms.items():
         import pandas
@@ -129,7 +130,7 @@ def test_answers_may_be_text_alone_or_json_in_a_csv(tmp_path: Path) -> None:
         study = task_spec("question-answering", {"csv": name, "maxLength": 64}, "f1")
         form = prepared(study, tmp_path)
         found[name] = [tuple(form._data.train[column]) for column in ("start_positions", "end_positions")]
-    assert found["squad.csv"] == found["start.csv"]
+    assert found["squad.csv"] == found["start.csv"] == found["floats.csv"]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,11 @@ def test_answers_may_be_text_alone_or_json_in_a_csv(tmp_path: Path) -> None:
             "row 0: the answer 'nobody' is not in its context",
         ),
         ({"answers": {"words": ["x"]}}, {}, "the answers of row 0 are neither text nor"),
+        ({"answers": {"text": "words", "answer_start": 4}}, {}, "the answers of row 0 are neither text nor"),
+        ({"answers": {"text": ["a", "b"], "answer_start": [0]}}, {}, "with as many of the one as of the other"),
+        ({"answers": {"text": ["a"], "answer_start": [0.5]}}, {}, "row 0: an answer's start must be a whole number"),
+        ({"question": None}, {}, "the question of row 0 is no text, but None"),
+        ({"context": None}, {}, "the context of row 0 is no text, but None"),
         ({}, {"maxLength": 12, "stride": 10}, "raise dataset.maxLength or lower dataset.stride"),
         ({}, {"maxLength": 100}, "dataset.maxLength: 100, but the model takes texts of 64 tokens at most"),
     ],

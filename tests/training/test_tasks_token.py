@@ -76,6 +76,8 @@ def test_words_and_tags_of_a_csv_are_split_at_white_space(tmp_path: Path) -> Non
     ("row", "complaint"),
     [
         ({"tokens": ["a", "b"], "ner_tags": ["O"]}, "row 0 has 2 tokens and 1 tags; each needs one"),
+        ({"tokens": ["a"], "ner_tags": None}, "the tags of row 0 must be a list, got None"),
+        ({"tokens": ["a", None], "ner_tags": ["O", "O"]}, "the tokens of row 0 must be a list, got ['a', None]"),
         ({"tokens": ["a"], "ner_tags": ["NOUN"]}, "NOUN are no tags of such (B-TYPE, I-TYPE, O); set metrics to"),
     ],
 )

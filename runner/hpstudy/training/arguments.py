@@ -3,6 +3,7 @@
 import difflib
 import typing
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -28,6 +29,7 @@ _OURS = {
     "batch_eval_metrics": "metrics are computed over all batches",
     "eval_do_concat_batches": "metrics are computed over all batches",
     "prediction_loss_only": "the study needs the metrics",
+    "push_to_hub": "the study keeps the best trial's checkpoint, see checkpoints",
 }
 
 _WIDER = {"fsdp": bool | str | list[str] | None}
@@ -83,7 +85,17 @@ def typed(arguments: Mapping[str, Any], field: str) -> dict[str, Any]:
     Raises:
         InvalidStudyError: a value does not fit.
     """
-    return typed_by(typing.get_type_hints(TrainingArguments) | _WIDER, arguments, field)
+    hints = typing.get_type_hints(TrainingArguments) | _WIDER
+    result = typed_by(hints, arguments, field)
+    for name, value in result.items():
+        # Declared as an enumeration or any text, and made the enumeration in the trial.
+        kinds = [kind for kind in typing.get_args(hints[name]) if isinstance(kind, type) and issubclass(kind, Enum)]
+        if isinstance(value, str) and kinds:
+            try:
+                kinds[0](value)
+            except ValueError as error:
+                raise InvalidStudyError(reasons.INVALID_OPTION, f"{field}.{name}: {error}") from None
+    return result
 
 
 def typed_by(hints: Mapping[str, Any], values: Mapping[str, Any], field: str) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from hpstudy.training.values import LAST_STEP, check_metrics
 _CHUNK = 1 << 20  # bytes
 _LINE_LIMIT = 1 << 16
 """Bytes of a line that are looked at; a program that writes no line ends must not fill the memory."""
+_MATCHED_LIMIT = 1 << 12
+"""Characters of a line that a pattern is looked for in: one that begins with a word takes the square of them."""
+_COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""A terminal's (ECMA-48, control sequences), and what else moves its cursor."""
 _BREAK = re.compile(rb"\r\n|[\r\n]")
 """Progress bars begin their line anew."""
 
@@ -141,11 +145,13 @@ class Pattern:
         """See :class:`MetricsReader`."""
         metrics: dict[str, float] = {}
         step: str | None = None
+        line = _COLOUR.sub("", line)[:_MATCHED_LIMIT]
         for match in self._pattern.finditer(line):
             groups = {name: text for name, text in match.groupdict().items() if text is not None}
             step = groups.pop(STEP, step)
             if self._named:
                 groups = {groups[NAME]: groups[VALUE]} if {NAME, VALUE} <= groups.keys() else {}
+                step = groups.pop(STEP, step)
             metrics |= {name: self._number(name, text, line) for name, text in groups.items()}
         if not metrics:
             return None

@@ -76,6 +76,7 @@ class Source:
 
     def _load(self, place: str) -> Dataset:
         path = self._folder / place
+        image = {**self._fields.columns, **self._spec.columns}.get("image", "")
         match self._spec.source:
             case "name":
                 return self._load_by_name(place)
@@ -84,19 +85,19 @@ class Source:
                     path, image="image" in self._fields.columns, labelled="label" in self._fields.columns
                 )
             case "csv":
-                frames = [pandas.read_csv(file, dtype=str, keep_default_na=False) for file in _files(path)]
+                frames = [_read_csv(file, image) for file in _files(path)]
                 rows = Dataset.from_pandas(pandas.concat(frames, ignore_index=True), preserve_index=False)
             case "json":
-                objects = [row for file in _files(path) for row in _read_json(file)]
+                objects = [row for file in _files(path) for row in _read_json(file, image)]
                 names = dict.fromkeys(name for row in objects for name in row)  # the first row may lack some
                 rows = Dataset.from_dict({name: [row.get(name) for row in objects] for name in names})
             case "parquet":
                 files = _files(path)
-                rows = _apart(lambda: Dataset(pyarrow.concat_tables(map(pyarrow.parquet.read_table, files))))
+                rows = _apart(lambda: Dataset(pyarrow.concat_tables(_read_parquet(file, image) for file in files)))
             case _:
-                lines = [line for file in _files(path) for line in file.read_text(encoding="utf-8").splitlines()]
+                lines = [line for file in _files(path) for line in _text(file).splitlines()]
                 rows = Dataset.from_dict({"text": [line for line in lines if line.strip()]})
-        return _with_paths(rows, {**self._fields.columns, **self._spec.columns}, path.parent)
+        return _with_images(rows, image)
 
     def _load_by_name(self, split: str) -> Dataset:
         spec = self._spec
@@ -170,8 +171,29 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read_json(file: Path) -> Iterator[dict[str, Any]]:
-    text = file.read_text(encoding="utf-8")
+def _text(file: Path) -> str:
+    """Without the mark that programs of Windows begin a file with."""
+    return file.read_text(encoding="utf-8-sig")
+
+
+def _read_csv(file: Path, image: str) -> pandas.DataFrame:
+    frame = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    if image in frame:
+        frame[image] = [str(file.parent / path) for path in frame[image]]
+    return frame
+
+
+def _read_parquet(file: Path, image: str) -> pyarrow.Table:
+    table = pyarrow.parquet.read_table(file)
+    place = table.column_names.index(image) if image in table.column_names else -1
+    if place >= 0 and table.schema.field(place).type in (pyarrow.string(), pyarrow.large_string()):
+        paths = [path and str(file.parent / path) for path in table.column(place).to_pylist()]
+        table = table.set_column(place, image, pyarrow.array(paths, pyarrow.string()))
+    return table
+
+
+def _read_json(file: Path, image: str) -> Iterator[dict[str, Any]]:
+    text = _text(file)
     listed = text.lstrip().startswith("[")
     lines = json.loads(text) if listed else text.split("\n")  # splitlines would also split at what a string may hold
     for number, line in enumerate(lines, 1):
@@ -183,21 +205,27 @@ def _read_json(file: Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{file.name}, line {number}: {error}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{file.name}, {'row' if listed else 'line'} {number}: it is no object")
+        if isinstance(row.get(image), str):
+            row[image] = str(file.parent / row[image])
         yield row
 
 
-def _with_paths(rows: Dataset, columns: Mapping[str, str], folder: Path) -> Dataset:
-    """Images that a table names by their paths start where the table is."""
-    column = columns.get("image")
-    if column is None or column not in rows.column_names:
+def _with_images(rows: Dataset, column: str) -> Dataset:
+    """Images of a table as such: those that it names by their paths, which start where the table is, and those that it
+    holds, as their files' bytes or as the Hub's tables have them."""
+    if column not in rows.column_names:
         return rows
-    if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+    feature = rows.features[column]
+    if isinstance(feature, Mapping):
+        return rows.cast_column(column, datasets.Image()) if "bytes" in feature else rows
+    kind = getattr(feature, "dtype", None)
+    if kind in ("string", "large_string"):
+        missing = next((path for path in rows[column] if path is None or not Path(path).is_file()), "")
+        if missing != "":
+            raise FileNotFoundError(f"no image {missing}" if missing else "a row has no image")
+    elif kind not in ("binary", "large_binary"):
         return rows
-    paths = [str(folder / path) for path in rows[column]]
-    missing = next((path for path in paths if not Path(path).is_file()), None)
-    if missing is not None:
-        raise FileNotFoundError(f"no image {missing}")
-    return rows.remove_columns(column).add_column(column, paths).cast_column(column, datasets.Image())
+    return rows.cast_column(column, datasets.Image())
 
 
 def _read_folder(folder: Path, *, image: bool, labelled: bool) -> Dataset:
@@ -216,4 +244,4 @@ def _read_folder(folder: Path, *, image: bool, labelled: bool) -> Dataset:
     if image:
         rows = Dataset.from_dict(columns | {"image": [str(file) for file in files]})
         return rows.cast_column("image", datasets.Image())
-    return Dataset.from_dict(columns | {"text": [file.read_text(encoding="utf-8") for file in files]})
+    return Dataset.from_dict(columns | {"text": [_text(file) for file in files]})

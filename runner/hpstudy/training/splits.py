@@ -77,6 +77,8 @@ def read_splits(source: Source, spec: DatasetSpec, identify: Identify) -> Splits
         validation_rows, test_rows = _split(rest, spec.test / (share + spec.test), identity, spec)
     else:
         train, validation_rows, test_rows = chosen, [], []
+    if identity.strata is None:  # lines that follow one another, say; the Trainer shuffles where order is nothing
+        train, validation_rows, test_rows = sorted(train), sorted(validation_rows), sorted(test_rows)
     if validation is not None:
         _warn_of_leaks(rows.select(train), validation, identify)
     return Splits(

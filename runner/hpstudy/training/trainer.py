@@ -1,7 +1,7 @@
 """The ``transformers`` form: a Hugging Face Trainer run from names alone."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class TransformersForm:
         space = read_space(self._study)
         if space is not None:
             self._split_parameters(space.distributions, "searchSpace")
+        _check_strategies(self._arguments, space.distributions if space is not None else ())
         self._compute_objective = load_objective(self._spec, self._study.objectives)
 
         source = Source(self._spec.dataset, TASKS[self._spec.task], self._folder)
@@ -174,3 +175,21 @@ class TransformersForm:
                 reasons.UNKNOWN_PARAMETER, f"{field}.{names}: there is no adapter; set trial.transformers.peft"
             )
         return arguments, model, adapter
+
+
+def _check_strategies(arguments: Mapping[str, Any], searched: Container[str]) -> None:
+    """Check what Transformers would refuse in every trial.
+
+    Raises:
+        InvalidStudyError: it would load the best model without having saved it.
+    """
+    fields = ("load_best_model_at_end", "save_strategy", "eval_strategy")
+    if any(name in searched for name in fields) or not arguments.get("load_best_model_at_end"):
+        return
+    save, evaluate = (str(getattr(arguments[name], "value", arguments[name])) for name in fields[1:])
+    if save not in (SaveStrategy.BEST.value, evaluate):
+        raise InvalidStudyError(
+            reasons.INVALID_OPTION,
+            f"arguments.load_best_model_at_end: needs save_strategy: {evaluate} (or best), as eval_strategy is; or "
+            "leave it out: the best evaluation counts, and checkpoints keep its model",
+        )

@@ -100,6 +100,22 @@ class TestPattern:
             (5, {"loss": 0.4, "f1": 0.9}),
         ]
 
+    def test_a_step_may_be_named_as_metrics_are(self) -> None:
+        reader = Pattern(rf"(?P<name>\w+)=(?P<value>{NUMBER})")
+        assert read(reader, "step=200 loss=0.5") == [(200, {"loss": 0.5})]
+        with pytest.raises(MetricsError, match="the step must be a whole number"):
+            reader.read("step=1.5 loss=0.5")
+
+    def test_colours_are_no_part_of_a_line(self) -> None:
+        reader = Pattern(rf"(?P<name>\w+)=(?P<value>{NUMBER})")
+        assert read(reader, "\x1b[32mloss=0.25\x1b[0m \x1b[1;31mf1\x1b[0m=0.5") == [(1, {"loss": 0.25, "f1": 0.5})]
+
+    def test_of_a_long_line_the_start_is_looked_at(self) -> None:
+        """A word that no value follows is begun anew at each of its letters: 64 KiB of them take a minute."""
+        reader = Pattern(rf"(?P<name>\w+)=(?P<value>{NUMBER})")
+        line = "loss=0.25 " + "x" * 2**16
+        assert read(reader, line, line + "=1") == [(1, {"loss": 0.25}), (2, {"loss": 0.25})]
+
     def test_what_is_no_number_is_an_error_that_shows_it(self) -> None:
         with pytest.raises(MetricsError, match="found 'high' for loss in output 'loss=high'"):
             Pattern(r"loss=(?P<loss>\w+)").read("loss=high")

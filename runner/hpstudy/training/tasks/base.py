@@ -129,11 +129,16 @@ def label_of(value: Any, names: Sequence[str] | None, column: str) -> str:
     """The name of a class.
 
     Raises:
-        InvalidStudyError: the row has no label (None, or -1 as the Hub's test splits have).
+        InvalidStudyError: the row has no label (None, an empty field of a CSV, or -1 as the Hub's test splits have); or
+            several.
     """
-    if value is None or (names is not None and value < 0):
+    if value is None or (names is not None and value < 0) or (isinstance(value, str) and not value.strip()):
         raise InvalidStudyError(
             reasons.INVALID_DATASET, f"dataset: a row has no {column}; leave out rows (or the split) without"
+        )
+    if isinstance(value, list | tuple | dict):
+        raise InvalidStudyError(
+            reasons.INVALID_DATASET, f"dataset: the {column} of a row is {value!r:.80}, and must be one name or number"
         )
     return names[value] if names is not None else str(value)
 

@@ -105,8 +105,8 @@ class _Collator:
     def pixels(self, file: Mapping[str, Any]) -> numpy.ndarray[Any, Any]:
         """Of shape (channels, height, width), as the model takes them."""
         try:
-            picture = Image.open(BytesIO(_bytes_of(file))).convert(self._mode)
-        except (UnidentifiedImageError, OSError) as error:
+            picture = _of_bytes(Image.open(BytesIO(_bytes_of(file)))).convert(self._mode)
+        except (UnidentifiedImageError, OSError, ValueError) as error:
             raise InvalidStudyError(
                 reasons.INVALID_DATASET, f"dataset: {file.get('path') or 'an image'}: {error}"
             ) from None
@@ -119,3 +119,17 @@ class _Collator:
 def _bytes_of(file: Mapping[str, Any]) -> bytes:
     content = file.get("bytes")
     return bytes(content) if content is not None else Path(file["path"]).read_bytes()
+
+
+def _of_bytes(picture: Image.Image) -> Image.Image:
+    """One of 16 bits as one of 8; Pillow's own conversion would make all that is above 255 white.
+
+    Raises:
+        ValueError: its values have no such range.
+    """
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    values = numpy.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() >= 2**16:
+        raise ValueError(f"its values go from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+    return Image.fromarray((values >> 8).astype(numpy.uint8))

@@ -43,8 +43,7 @@ class QuestionAnswering(Task):
 
     def identify(self, rows: Dataset) -> Identity:
         """A context has several questions, which all go where it goes."""
-        questions = [text.strip() for text in rows[_QUESTION]]
-        contexts = [text.strip() for text in rows[_CONTEXT]]
+        questions, contexts = _texts(rows, _QUESTION), _texts(rows, _CONTEXT)
         return Identity(
             [pair if all(pair) else None for pair in zip(questions, contexts, strict=True)],
             answers=[tuple(row) for row in _answers(rows)],
@@ -163,6 +162,16 @@ def _positions(offsets: Sequence[tuple[int, int]], answers: Sequence[_Answer], n
     return inside[0], inside[-1]
 
 
+def _texts(rows: Dataset, column: str) -> list[str]:
+    texts = rows[column]
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidStudyError(
+                reasons.INVALID_DATASET, f"dataset: the {column} of row {number} is no text, but {text!r:.80}"
+            )
+    return [text.strip() for text in texts]
+
+
 def _answers(rows: Dataset) -> list[list[_Answer]]:
     """The answers of each question: SQuAD's {text: [...], answer_start: [...]}, the same as JSON in a string, or a
     string with the answer itself, whose place is in a column of its own or where it first appears.
@@ -183,13 +192,14 @@ def _answers_of(answers: Any, start: Any, context: str, number: int) -> list[_An
             answers = json.loads(answers)
     if isinstance(answers, str) or answers is None:
         texts: list[str] = [answers] if answers else []
-        starts = [int(start)] if texts and start not in (None, "") else [context.find(text) for text in texts]
-    elif isinstance(answers, Mapping) and {"text", "answer_start"} <= answers.keys():
-        texts, starts = list(answers["text"]), [int(place) for place in answers["answer_start"]]
+        starts = [context.find(text) if start in (None, "") else _place(start, number) for text in texts]
+    elif isinstance(answers, Mapping) and _is_listed(answers):
+        texts, starts = list(answers["text"]), [_place(start, number) for start in answers["answer_start"]]
     else:
         raise InvalidStudyError(
             reasons.INVALID_DATASET,
-            f"dataset: the answers of row {number} are neither text nor {{text: [...], answer_start: [...]}}",
+            f"dataset: the answers of row {number} are neither text nor {{text: [...], answer_start: [...]}} with as "
+            "many of the one as of the other",
         )
     for text, place in zip(texts, starts, strict=True):
         if place < 0 or context[place : place + len(text)] != text:
@@ -197,3 +207,20 @@ def _answers_of(answers: Any, start: Any, context: str, number: int) -> list[_An
                 reasons.INVALID_DATASET, f"dataset: row {number}: the answer {text!r:.80} is not in its context there"
             )
     return [_Answer(text, place) for text, place in zip(texts, starts, strict=True)]
+
+
+def _is_listed(answers: Mapping[str, Any]) -> bool:
+    texts, starts = answers.get("text"), answers.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        return False
+    return all(isinstance(text, str) for text in texts)
+
+
+def _place(start: Any, number: int) -> int:
+    """A whole number, also as pandas writes it into a CSV where some rows have none: 4.0."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if float(start).is_integer():
+            return int(float(start))
+    raise InvalidStudyError(
+        reasons.INVALID_DATASET, f"dataset: row {number}: an answer's start must be a whole number, got {start!r:.80}"
+    )

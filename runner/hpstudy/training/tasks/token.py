@@ -115,12 +115,22 @@ def require_fast(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
 
 
 def _words(rows: Dataset) -> list[list[str]]:
-    """Lists of words; a string (in a CSV file) is split at white space."""
-    return [row.split() if isinstance(row, str) else [str(word) for word in row] for row in rows[_TOKENS]]
+    return [[str(word) for word in row] for row in _lists(rows, _TOKENS)]
 
 
 def _tags(rows: Dataset) -> list[list[str]]:
     names = label_names(rows, _TAGS)
-    return [
-        [label_of(tag, names, _TAGS) for tag in (row.split() if isinstance(row, str) else row)] for row in rows[_TAGS]
-    ]
+    return [[label_of(tag, names, _TAGS) for tag in row] for row in _lists(rows, _TAGS)]
+
+
+def _lists(rows: Dataset, column: str) -> list[list[Any]]:
+    """Lists of words or tags; a string (in a CSV file) is split at white space."""
+    found = []
+    for number, row in enumerate(rows[column]):
+        words = row.split() if isinstance(row, str) else row
+        if not isinstance(words, list) or None in words:
+            raise InvalidStudyError(
+                reasons.INVALID_DATASET, f"dataset: the {column} of row {number} must be a list, got {row!r:.80}"
+            )
+        found.append(words)
+    return found
