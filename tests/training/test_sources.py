@@ -135,6 +135,11 @@ def test_a_data_set_is_loaded_by_name_and_nothing_stays_that_a_fork_would_break(
         ({"csv": "absent.csv"}, "dataset.csv: cannot read absent.csv: no such file"),
         ({"csv": "."}, "it is a folder; give a pattern of its files"),
         ({"json": "broken.jsonl"}, "dataset.json: cannot read broken.jsonl: broken.jsonl, line 2: "),
+        (
+            {"json": "squad.json"},
+            "squad.json, line 1: Expecting property name enclosed in double quotes: line 1 column 2 "
+            "(char 1); give an object a line, or a list of them",
+        ),
         ({"json": "numbers.json"}, "numbers.json, row 2: it is no object"),
         ({"parquet": "rows.csv"}, "dataset.parquet: cannot read rows.csv: "),
         (
@@ -156,6 +161,7 @@ def test_a_data_set_is_loaded_by_name_and_nothing_stays_that_a_fork_would_break(
 def test_what_cannot_be_read_is_refused(tmp_path: Path, data: dict[str, Any], complaint: str) -> None:
     write(tmp_path, "csv", ROWS)
     write(tmp_path, "csv", [{"text": "x", "label": "c"}], "other")
+    (tmp_path / "squad.json").write_text(json.dumps({"version": "2.0", "data": []}, indent=1))
     (tmp_path / "empty.csv").write_text("text,label\n")
     write(tmp_path, "csv", [*ROWS, {"text": "unknown", "label": " "}], "blank")
     (tmp_path / "several.jsonl").write_text('{"text": "a", "label": ["a", "b"]}\n')

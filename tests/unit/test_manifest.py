@@ -45,6 +45,10 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (with_parameter(type="float", low=0), "float and int parameters need low and high"),
         (with_parameter(type="categorical"), "categorical parameters need choices"),
         (with_parameter(type="categorical", choices=[]), "p.choices: list should have at least 1 item"),
+        (
+            with_parameter(type="categorical", choices=[1, [1, 2]]),
+            "p.choices.1: must be a text, a number, true, false or null, got [1, 2]",
+        ),
         (with_parameter(type="categorical", choices=[1], low=0), "take no low, high, log or step"),
         (with_parameter(type="float", low="1e-6", high=1), "p.low: input should be a valid number, got '1e-6'"),
         (with_parameter(type="gaussian"), "p.type: input should be 'float', 'int' or 'categorical', got 'gaussian'"),

@@ -59,6 +59,8 @@ def _describe(error: ValidationError) -> list[str]:
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         path = ".".join(str(part) for part in detail["loc"] if not _is_union_member(str(part)))
+        if detail["type"] == "string_type" and path in lines:  # the last of what a choice may be
+            lines[path] = f"{path}: must be a text, a number, true, false or null, got {detail['input']!r:.80}"
         match detail["type"]:
             case "extra_forbidden":
                 text = "unknown field"

@@ -202,7 +202,7 @@ def _read_json(file: Path, image: str) -> Iterator[dict[str, Any]]:
         try:
             row = line if listed else json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{file.name}, line {number}: {error}") from None
+            raise ValueError(f"{file.name}, line {number}: {error}; give an object a line, or a list of them") from None
         if not isinstance(row, dict):
             raise ValueError(f"{file.name}, {'row' if listed else 'line'} {number}: it is no object")
         if isinstance(row.get(image), str):
