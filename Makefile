@@ -90,9 +90,10 @@ bench-samplers: ## The samplers against each other: an hour; SEEDS=2 takes a fif
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks.samplers --seeds $(SEEDS)
 
-bench-pruning: examples/data/reviews.csv ## What pruning saves under DDP: half an hour
+bench-pruning: examples/data/reviews.csv ## What pruning saves: under DDP, and over many searches; an hour and a half
 	@hack/venv.sh dev
 	@$(BIN)/python -m benchmarks.pruning
+	@$(BIN)/python -m benchmarks.pruning_replay
 
 gpu-check: ## What only a GPU can show: NCCL, bf16, flat device memory; says so where there is none
 	@hack/venv.sh dev
