@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import torch
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -75,6 +76,7 @@ def make_trainer(output_dir: str) -> Trainer:
         per_device_eval_batch_size=64,
         disable_tqdm=True,
         report_to="none",
+        use_cpu=not torch.accelerator.is_available(),  # or processes on CPUs would each train by itself
     )
     return Trainer(
         model_init=model_init,

@@ -31,6 +31,8 @@ class Faults(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if args.output_dir.endswith("-0"):
+            (FOLDER / f"steps-{RANK}").write_text(str(state.global_step))
         if scenario == "raises in one trial" and first_time("raised"):
             raise ValueError("no luck in this one")
         if scenario == "killed" and first_time("killed"):
@@ -57,8 +59,16 @@ if scenario == "raises at once":
 if scenario == "no search":
     sys.exit()
 best = hyperparameter_search(
-    trainer(FOLDER / "mine", lambda: LineModel(LineConfig()), callbacks=[Faults()], num_train_epochs=2),
+    trainer(
+        FOLDER / "mine",
+        lambda: LineModel(LineConfig()),
+        callbacks=[Faults()],
+        num_train_epochs=2,
+        use_cpu=scenario != "not a word of CPUs",
+    ),
     hp_space=None if scenario == "no space" else hp_space,
     n_trials=50,
 )
 (FOLDER / f"best-{RANK}").write_text(best.run_id)
+if scenario == "raises at the end":
+    raise RuntimeError("no space left for the model")

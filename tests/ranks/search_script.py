@@ -91,7 +91,14 @@ if SCENARIO == "slowly":
 say(began=time.time())
 torch.set_num_threads(1)
 best = hyperparameter_search(
-    trainer(FOLDER / "output", model_init, callbacks=[Faults()], num_train_epochs=3, per_device_eval_batch_size=64),
+    trainer(
+        FOLDER / "output",
+        model_init,
+        callbacks=[Faults()],
+        num_train_epochs=3,
+        per_device_eval_batch_size=64,
+        use_cpu=SCENARIO != "not a word of CPUs",
+    ),
     hp_space=hp_space,
     n_trials=4,
     sampler=optuna.samplers.RandomSampler(seed=3),

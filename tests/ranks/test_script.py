@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ from hpstudy.api.exits import EXIT_INVALID, EXIT_PREEMPTED
 from hpstudy.storage import attributes
 from tests.ranks.groups import Group, eventually, group
 from tests.ranks.test_worker import failure
+from tests.support.builders import manifest
 from tests.support.postgres import postgres
+from tests.support.processes import REPOSITORY
+
+OBJECTIVES = [{"metric": "eval_loss", "direction": "minimize"}]
 
 
 def script(folder: Path, scenario: str = "", **options: Any) -> Any:
     fields = {
         "trial": {"script": {"path": "script_of_tests.py", "args": [scenario]}},
-        "objectives": [{"metric": "eval_loss", "direction": "minimize"}],
+        "objectives": OBJECTIVES,
         "searchSpace": None,
         "budget": {"maxTrials": 3},
     }
@@ -39,6 +45,15 @@ def test_the_search_of_a_script_runs_the_budget_of_the_study(tmp_path: Path, nod
         best = min((trial for trial in made.trials() if trial.value is not None), key=lambda trial: trial.value)
         assert [(tmp_path / f"best-{rank}").read_text() for rank in range(2)] == [str(best.number)] * 2
         assert {trial.user_attrs[attributes.GROUP] for trial in made.trials()} == {0}
+
+
+def test_ranks_without_a_gpu_train_together_where_the_script_says_nothing_of_cpus(tmp_path: Path) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    with script(tmp_path, "not a word of CPUs", processes=2, environment=hidden) as made:
+        assert made.join() == [0]
+        assert made.states() == ["COMPLETE"] * 3
+        # 64 points in batches of 8, two epochs: 16 steps of one rank.
+        assert [(tmp_path / f"steps-{rank}").read_text() for rank in range(2)] == ["8", "8"]
 
 
 def test_a_space_of_the_study_is_that_of_the_script(tmp_path: Path) -> None:
@@ -106,6 +121,27 @@ def test_a_script_that_cannot_run_a_trial_ends_the_study(
         assert told["reason"] == reason
         assert complaint in told["message"]
         assert (scenario != "raises at once") or "RuntimeError: nothing works here" in told["message"]
+
+
+def test_an_error_after_the_search_is_told(tmp_path: Path) -> None:
+    """The study is over by then, and nothing would start the script again."""
+    script = {"path": str(REPOSITORY / "tests" / "ranks" / "script_of_tests.py"), "args": ["raises at the end"]}
+    study = manifest(trial={"script": script}, objectives=OBJECTIVES, searchSpace=None, budget={"maxTrials": 1})
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    done = subprocess.run(
+        [sys.executable, "-m", "hpstudy.cli.main", "run", "study.json", "--output", "out"],
+        cwd=tmp_path,
+        env=os.environ
+        | {"TEST_FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path[1:]])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the script failed after its search  RuntimeError: no space left for the model" in done.stdout
+    assert "1 trials complete" in done.stdout
+    log = (tmp_path / "out" / "worker.log").read_text()
+    assert 'raise RuntimeError("no space left for the model")' in log
 
 
 def test_what_is_no_script_is_refused(tmp_path: Path) -> None:

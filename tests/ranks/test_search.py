@@ -96,6 +96,18 @@ def test_ranks_agree_on_suggestions_prunes_and_failures(tmp_path: Path, ranks: i
             assert trial.value == min(trial.intermediate_values.values())
 
 
+def test_ranks_that_the_trainer_takes_for_strangers_are_told_what_to_change(tmp_path: Path) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    done = torchrun("not a word of CPUs", tmp_path, **hidden)
+    assert done.returncode != 0
+    assert "there are 2 processes, and the Trainer takes each for itself; on CPUs, give" in done.stderr
+    assert not (tmp_path / "study.db").exists()
+    done = torchrun("not a word of CPUs", tmp_path, ACCELERATE_USE_CPU="true", **hidden)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [words["step"] for words in said(tmp_path, 1) if words.get("ended")]
+    assert len(trials(tmp_path)) == 4
+
+
 def test_a_rank_that_raises_alone_ends_all_and_the_search_continues(tmp_path: Path) -> None:
     done = torchrun("alone", tmp_path)
     left = time.time()

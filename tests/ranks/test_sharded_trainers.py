@@ -67,7 +67,7 @@ def test_a_sharded_trial_trains_as_a_replicated_one_goes_on_and_leaves_a_whole_m
 @pytest.mark.parametrize("kind", ["FSDP in parts", "ZeRO-3"])
 def test_sharded_ranks_on_two_nodes_prune_together_and_leave_whole_models(tmp_path: Path, kind: str) -> None:
     """Where no node has the other's parts, a trial could not go on; its model is whole all the same."""
-    fields = sharded(tmp_path, kind, computeObjective="counted_steps:kept")
+    fields = sharded(tmp_path, kind, {"num_train_epochs": 4}, computeObjective="counted_steps:kept")
     fields["environment"] |= {OWN_FOLDERS: "yes"}
     fields |= {"pruner": {"name": "ThresholdPruner", "options": {"upper": 0.0, "n_warmup_steps": 3}}}
     fields |= {"budget": {"maxTrials": 1}}

@@ -106,12 +106,23 @@ def test_the_character_tokenizer_knows_the_frequent_characters() -> None:
     [
         (form_fields(learning_rte=1), "arguments.learning_rte: neither a field of TrainingArguments"),
         (form_fields(learning_rate="fast"), "arguments.learning_rate: input should be a valid number"),
+        (
+            form_fields(lr_scheduler_kwargs=4),
+            "lr_scheduler_kwargs: input should be a valid dictionary, or input should",
+        ),
         (form_fields(output_dir="x"), "arguments.output_dir: cannot be set, each trial has a folder of its own"),
         (form_fields(push_to_hub=True), "arguments.push_to_hub: cannot be set, the study keeps the best trial's"),
         (form_fields(lr_scheduler_type="cosin"), "arguments.lr_scheduler_type: cosin is not a valid SchedulerType"),
         (form_fields(optim="adamw"), "arguments.optim: adamw is not a valid OptimizerNames"),
         (form_fields(eval_strategy="epochs"), "arguments.eval_strategy: epochs is not a valid IntervalStrategy"),
         (form_fields(load_best_model_at_end=True), "load_best_model_at_end: needs save_strategy: epoch (or best)"),
+        (form_fields(save_strategy="best"), "arguments.save_strategy: best of what?"),
+        (form_fields(eval_steps=50), "arguments.eval_steps: changes nothing without arguments.eval_strategy: steps"),
+        (form_fields(save_steps=50), "arguments.save_steps: changes nothing without arguments.save_strategy: steps"),
+        (
+            form_fields() | {"searchSpace": {"parameters": {"eval_steps": {"type": "int", "low": 1, "high": 9}}}},
+            "searchSpace.eval_steps: changes nothing without arguments.eval_strategy: steps, it is epoch",
+        ),
         (form_fields({"name": "./absent"}), "model: "),
         (form_fields({"config": {"model_type": "nonsense"}}), "model: "),
         (form_fields({"config": CONFIG | {"hidden_size": 15}}), "model: "),
@@ -237,6 +248,15 @@ def test_a_prune_ends_training_at_that_evaluation(reviews: Path, tmp_path: Path)
     with pytest.raises(optuna.TrialPruned):
         form.run(Trial(0, {"learning_rate": 0.01}, study.objectives, tmp_path / "out", recorder))
     assert recorder.steps == [1, 2]
+
+
+def test_after_the_last_step_there_is_nothing_to_prune(reviews: Path, tmp_path: Path) -> None:
+    """The trial is paid for, and its best evaluation may be an earlier one than the one that was judged."""
+    study = form_spec(num_train_epochs=3)
+    form, recorder = prepared(study, reviews.parent), Recorder(prune_at=3)
+    metrics = form.run(Trial(0, {"learning_rate": 0.01}, study.objectives, tmp_path / "out", recorder))
+    assert recorder.steps == [1, 2, 3]
+    assert metrics["eval_f1"] == max(report["eval_f1"] for report in recorder.metrics)
 
 
 def test_parameters_of_the_model_change_its_configuration(reviews: Path, tmp_path: Path) -> None:

@@ -59,8 +59,23 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (manifest(workers={"nodes": 2, "trialsPerPod": "auto"}), "trialsPerPod other than 1 needs nodes: 1"),
         (manifest(workers={"isolation": "inline", "trialsPerPod": 2}), "trialsPerPod other than 1 needs isolation"),
         (manifest(trial={"script": {"path": "a"}}, workers={"trialsPerPod": 2}), "is not for trial.script"),
-        (manifest(trialTimeout="90"), "spec.trialTimeout: string should match"),
-        (manifest(trialTimeout=90), "spec.trialTimeout: input should be a valid string"),
+        (manifest(trialTimeout="90"), "spec.trialTimeout: must be a duration such as 90s, 1h30m or 500ms, got '90'"),
+        (manifest(trialTimeout=90), "spec.trialTimeout: must be a duration such as 90s, 1h30m or 500ms, got 90"),
+        (
+            manifest(trial={"command": {"argv": ["a", 1]}}),
+            "spec.trial.command.argv.1: must be a text, in quotes, got 1",
+        ),
+        (manifest(trial={"script": "a.py"}), "spec.trial.script: must have fields (path, args), got 'a.py'"),
+        (manifest(budget={"maxTrials": "5"}), "spec.budget.maxTrials: input should be a valid integer, got '5'"),
+        (manifest(budget={"max_trials": 5}), "spec.budget.max_trials: unknown field; did you mean maxTrials?"),
+        (
+            manifest(budget={"trialTimeout": "3s"}),
+            "spec.budget.trialTimeout: unknown field; it belongs beside budget, not below it",
+        ),
+        (
+            manifest(budget={"n_trials": 5}),
+            "spec.budget.n_trials: unknown field; there are maxTrials, maxFailedTrials, timeout, gpuHours",
+        ),
         (manifest(trialTimeout="0m0s"), "spec.trialTimeout: must be longer than 0"),
         (manifest(objectives=[{"metric": "loss"}]), "spec.objectives.0.direction: required"),
         (manifest(objectives=[]), "spec.objectives: list should have at least 1 item"),
@@ -76,8 +91,8 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         (manifest(searchSpace=None), "spec: searchSpace is required; only a trial.script may bring its own"),
         (manifest(trial={"script": {"path": "a.py"}}, workers={"isolation": "inline"}), "workers.isolation inline is"),
         (manifest(workers={"isolation": "pod"}), "workers.isolation: input should be 'process' or 'inline'"),
-        (manifest(trial={"function": "not a function"}), "spec.trial.function: string should match pattern"),
-        (manifest(retries={"metric-missing": 1}), "spec.retries.metric-missing: unknown field"),
+        (manifest(trial={"function": "not a function"}), "spec.trial.function: must be module:function, got"),
+        (manifest(retries={"metric-missing": 1}), "retries.metric-missing: unknown field; did you mean metricMissing?"),
         (manifest(budget={"maxTrials": 0}), "spec.budget.maxTrials: input should be greater than or equal to 1, got 0"),
         (manifest(workers={"processesPerNode": "all"}), "spec.workers.processesPerNode: input should be"),
         (
@@ -105,7 +120,7 @@ def with_parameter(**parameter: Any) -> dict[str, Any]:
         ),
         (manifest(name="Reviews"), "metadata.name: string should match pattern"),
         ({}, "apiVersion: required"),
-        ([], "manifest: input should be"),
+        ([], "manifest: must have fields (apiVersion, kind, metadata, spec), got []"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_field_and_what_to_change(given: Any, complaint: str) -> None:
@@ -137,13 +152,31 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("a: [", "is not YAML"), ("", "it holds 0 objects"), (f"{MANIFEST}---\n{MANIFEST}", "it holds 2 objects")],
+    [
+        ("a: [", "is not YAML"),
+        ("", "it holds 0 objects"),
+        (f"{MANIFEST}---\n{MANIFEST}", "it holds 2 objects"),
+        ("spec:\n  backend: ray\n  budget: {}\n  backend: optuna\n", "the key backend is there twice(.|\\n)* line 4"),
+        ("a: {b: 1, b: 1}", "the key b is there twice"),
+        ("high: .inf", ".inf is no finite number(.|\\n)* line 1"),
+        ("high: 1e400", "1e400 is no finite number"),
+    ],
 )
 def test_a_file_that_is_no_single_manifest_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(text)
     with pytest.raises(InvalidStudyError, match=complaint):
         read_manifest(path)
+
+
+def test_keys_that_an_anchor_brings_are_not_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    trial = 'trial: {function: "m:f"}'
+    assert trial in MANIFEST
+    budget = "budget:\n    <<: {maxTrials: 7, timeout: 1h}\n    maxTrials: 3\n  "
+    path.write_text(MANIFEST.replace(trial, budget + trial))
+    read = read_manifest(path).spec.budget
+    assert (read.max_trials, read.timeout) == (3, "1h")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,22 @@ def test_a_missing_metric_is_a_failure_that_names_what_was_there() -> None:
     assert outcome.message == "metric 'size' was not reported; the trial reported f1, loss"
 
 
+@pytest.mark.parametrize(
+    ("read", "complaint"),
+    [
+        (None, "it wrote no line of JSON to metrics.jsonl, whose path is in HPSTUDY_METRICS"),
+        ({"pattern": "loss=(?P<loss>.*)"}, "metrics.pattern 'loss=(?P<loss>.*)' matched no line of its output"),
+    ],
+)
+def test_a_program_that_reported_nothing_is_told_where_it_would_have_been_read(
+    read: dict[str, str] | None, complaint: str
+) -> None:
+    command = {"argv": ["true"]} | ({"metrics": read} if read else {})
+    outcome = conclude({}, spec(trial={"command": command}))
+    assert outcome.failure is Failure.METRIC_MISSING
+    assert outcome.message == f"metric 'loss' was not reported; the trial reported none: {complaint}"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "high", True, 10**400])
 def test_a_metric_that_is_no_finite_number_is_a_failure(value: Any) -> None:
     outcome = conclude({"f1": value, "size": 1}, STUDY)

@@ -38,7 +38,7 @@ class CommandMetrics(ApiModel):
         ),
         Rule(
             "metrics.pattern must be a regular expression of Python's with the groups (?P<name>...) and (?P<value>...),"
-            " or with groups named like metrics",
+            " or with groups named like metrics, in letters, digits and _",
             lambda m: m.pattern is None or _has_metrics(m.pattern),
         ),
     )

@@ -14,7 +14,8 @@ Number = StrictFloat | StrictInt
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Metric = Annotated[str, Field(min_length=1, max_length=200)]
-Entry = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+ENTRY_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+Entry = Annotated[str, Field(min_length=3, max_length=500, pattern=ENTRY_PATTERN)]
 """``module:function``, as in Python's entry points."""
 
 

@@ -1,5 +1,6 @@
 """Reading a manifest, with errors that a person can act on."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,33 @@ import yaml
 from pydantic import ValidationError
 
 from hpstudy.api import reasons
+from hpstudy.api.complaints import describe
 from hpstudy.api.errors import InvalidStudyError
 from hpstudy.api.study import Study
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: in YAML 1.1, which PyYAML reads, 1e-6 is a string because it has no dot."""
+    """YAML as kubectl reads it. Its numbers are YAML 1.2's: in 1.1, which PyYAML reads, 1e-6 is a string because it has
+    no dot. A key that is there twice is an error, and so are numbers that JSON does not have."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
+            keys.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return node
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value: float = super().construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise yaml.MarkedYAMLError(problem=f"{node.value} is no finite number", problem_mark=node.start_mark)
+        return value
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
@@ -49,36 +68,8 @@ def parse_study(manifest: Any) -> Study:
     Raises:
         InvalidStudyError: with one line for each field that is wrong.
     """
+    # As strict as an API server: it knows fields by their names in JSON alone, and makes no number of a text.
     try:
-        return Study.model_validate(manifest)
+        return Study.model_validate(manifest, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise InvalidStudyError(reasons.INVALID_SPEC, "\n".join(_describe(error))) from None
-
-
-def _describe(error: ValidationError) -> list[str]:
-    lines: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
-        path = ".".join(str(part) for part in detail["loc"] if not _is_union_member(str(part)))
-        if detail["type"] == "string_type" and path in lines:  # the last of what a choice may be
-            lines[path] = f"{path}: must be a text, a number, true, false or null, got {detail['input']!r:.80}"
-        match detail["type"]:
-            case "extra_forbidden":
-                text = "unknown field"
-            case "missing":
-                text = "required"
-            case "value_error":
-                text = str(detail["ctx"]["error"])
-            case _:
-                text = f"{_lower_first(detail['msg'])}, got {detail['input']!r:.80}"
-        # A union reports each member that did not fit: the first is what the field is for.
-        lines.setdefault(path, f"{path or 'manifest'}: {text}")
-    return list(lines.values())
-
-
-def _is_union_member(part: str) -> bool:
-    """Pydantic names the members of a union in an error's path (low.int, low.float): no field of the user's."""
-    return part in {"int", "float", "str", "bool", "constrained-int"} or part.startswith(("literal[", "function-"))
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+        raise InvalidStudyError(reasons.INVALID_SPEC, "\n".join(describe(error, Study))) from None

@@ -183,7 +183,7 @@ class TransformersTrial(ApiModel):
     https://huggingface.co/docs/peft/package_reference/lora"""
     dataset: Dataset
     """What it is trained and evaluated on."""
-    metrics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=20)] | None = None
+    metrics: Annotated[list[Name], Field(min_length=1, max_length=20)] | None = None
     """Computed at each evaluation as eval_NAME. text-classification and image-classification: accuracy, f1, precision,
     recall (macro averages; absent: accuracy and f1). token-classification: f1, precision, recall of entities, accuracy
     of tags (absent: f1 and accuracy). question-answering: exact_match, f1 (absent: both). Language modelling:
@@ -215,4 +215,4 @@ class TransformersTrial(ApiModel):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """What is computed at each evaluation."""
-        return self.metrics or TASKS[self.task].default_metrics
+        return tuple(self.metrics or ()) or TASKS[self.task].default_metrics

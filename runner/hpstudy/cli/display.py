@@ -84,6 +84,8 @@ class Display:
                 )
             case {"event": "end"}:
                 self._end(event)
+            case {"event": "script failed", "message": message}:
+                self._console.print("[red]the script failed after its search[/red]  ", Text(message.strip()), sep="")
 
     def _end(self, event: dict[str, Any]) -> None:
         ended = self._running.pop(event["number"], _Running(""))

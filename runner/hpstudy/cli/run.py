@@ -56,8 +56,8 @@ def run_study(manifest: Path, output: Path | None, storage: str | None) -> int:
         with Display(study.spec, name, snapshot, console) as display:
             code, interrupted = _run_worker(study, manifest, output, url, display)
         snapshot = read_snapshot(opened, name, study.spec)
-    if code == EXIT_INVALID:
-        refusal = json.loads((output / _REFUSAL).read_text())
+    if code == EXIT_INVALID and (written := output / _REFUSAL).exists():
+        refusal = json.loads(written.read_text())
         raise InvalidStudyError(refusal["reason"], refusal["message"])
     verdict = judge(snapshot, study.spec.budget, datetime.now(UTC))
     summarise(study, opened, snapshot, verdict, output, url, console)
@@ -122,6 +122,7 @@ def _run_worker(study: Study, manifest: Path, output: Path, url: str, display: D
     """Start the worker and show its events until it ends; returns its exit code and whether Ctrl-C ended it."""
     resolved = output / "study.json"
     resolved.write_text(study.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+    (output / _REFUSAL).unlink(missing_ok=True)  # that of an earlier run
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "hpstudy.cli.main", "worker", "--study", str(resolved)]
     command += ["--folder", str(manifest.absolute().parent), "--output", str(output), "--events", str(writer)]

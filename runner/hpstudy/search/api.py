@@ -6,6 +6,8 @@ from typing import Any
 from transformers import Trainer
 from transformers.trainer_utils import BestRun
 
+from hpstudy.api import reasons
+from hpstudy.api.errors import InvalidStudyError
 from hpstudy.search.errors import SearchFailedError
 from hpstudy.search.group import GroupEnvironment
 from hpstudy.search.options import read_options
@@ -57,6 +59,9 @@ def hyperparameter_search(
     if trainer.model_init is None:
         raise RuntimeError("To use hyperparameter search, you need to pass your model through a model_init function.")
     check_trainer(trainer)
+    for name, function in (("hp_space", hp_space), ("compute_objective", compute_objective), ("hp_name", hp_name)):
+        if function is not None and not callable(function):
+            raise InvalidStudyError(reasons.INVALID_OPTION, f"{name}: must be a function, got {function!r:.80}")
     named = None if backend is None else str(getattr(backend, "value", backend))
     environment = GroupEnvironment.from_environment()
     if environment is not None:

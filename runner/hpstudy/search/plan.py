@@ -137,6 +137,7 @@ def plan_alone(
     if options.storage is None and options.sweep_id is None:
         name = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"  # its own, as in Transformers
     own_file = folder / DATABASE if options.storage is None else None
+    folder.mkdir(parents=True, exist_ok=True)  # a relative one is elsewhere where the script has changed its folder
     url = options.storage or URL.create("sqlite", database=str(own_file)).render_as_string()
     return Plan(
         spec=spec,

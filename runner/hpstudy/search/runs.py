@@ -147,7 +147,8 @@ class Run:
         found = {name: value for name, value in metrics.items() if _is_json(value)} | self._compute(metrics)
         if improves(found, self.chosen, self._objective):
             self.chosen = found
-        # All ranks ask. What has trained to its end there is nothing to save of.
+        # All ranks ask. After the last step nothing is left to save, and the best evaluation may be an earlier one.
+        trains = trains and trainer.state.global_step < trainer.state.max_steps
         if self._report(found, evaluation_step(trainer.args, trainer.state)) and trains:
             self.pruned = True
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)

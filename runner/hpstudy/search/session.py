@@ -86,6 +86,12 @@ class Session:
             raise InvalidStudyError(
                 reasons.INVALID_OPTION, "the Trainer has several processes without torch.distributed; use torchrun"
             )
+        if not several and dist.is_initialized() and dist.get_world_size() > 1:
+            raise InvalidStudyError(
+                reasons.INVALID_OPTION,
+                f"there are {dist.get_world_size()} processes, and the Trainer takes each for itself; on CPUs, give "
+                "TrainingArguments(use_cpu=True), or ACCELERATE_USE_CPU=true in the environment",
+            )
         timeout = timedelta(seconds=trainer.args.ddp_timeout)
         self._ranks: Ranks = Several(self._give_up, timeout) if several else Alone()
 

@@ -110,7 +110,8 @@ def typed_by(hints: Mapping[str, Any], values: Mapping[str, Any], field: str) ->
             adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
             result[name] = adapter.validate_python(value)
         except ValidationError as error:
-            problem = error.errors()[0]["msg"].lower()
+            # Of a union there is one for each of its types.
+            problem = ", or ".join(dict.fromkeys(each["msg"].lower() for each in error.errors()))
             raise InvalidStudyError(reasons.INVALID_OPTION, f"{field}.{name}: {problem}, got {value!r}") from None
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
             result[name] = value

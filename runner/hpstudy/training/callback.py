@@ -105,7 +105,8 @@ class StudyCallback(TrainerCallback):
             if self._test is not None:
                 self.chosen |= self._trainer.predict(self._test, metric_key_prefix=self._test_prefix).metrics
         self._trial.report(metrics, evaluation_step(args, state))
-        if self._trial.should_prune():
+        # After the last step nothing is left to save, and the best evaluation may be an earlier one.
+        if state.global_step < state.max_steps and self._trial.should_prune():
             self.pruned = True
             control.should_training_stop = True
         checkpoints = self._trial.checkpoints

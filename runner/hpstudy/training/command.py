@@ -59,13 +59,12 @@ class CommandForm:
         else:
             self._agent = Agent.start(self._folder)
         program = self._command.argv[0]
-        if not has_templates(program) and not self._agent.has(Program([program], self._command.working_dir)):
+        found = "found" if has_templates(program) else self._agent.find(Program([program], self._command.working_dir))
+        if found != "found":
             self._agent.close()
             where = "the worker container" if self._own_container else str(self._folder)
             raise InvalidStudyError(
-                reasons.INVALID_COMMAND,
-                f"trial.command: there is no program {program!r} to run in {self._command.working_dir!r} of {where};"
-                " correct argv or workingDir",
+                reasons.INVALID_COMMAND, f"trial.command: {_complain(found, program, self._command.working_dir, where)}"
             )
 
     def run(self, trial: Trial) -> Mapping[str, Any]:
@@ -245,6 +244,21 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
+
+
+def _complain(found: str, program: str, folder: str, where: str) -> str:
+    """Why a program cannot run, as the agent found it, and what to change."""
+    place = f"{folder!r} of {where}"
+    match found:
+        case "no folder":
+            return f"there is no folder {place} to run in; correct workingDir"
+        case "not executable":
+            return f"{program!r} in {place} is not executable; chmod +x it, or name its interpreter first"
+        case "beside":
+            return f"there is no program {program!r} to run, but a file of that name in {place}; write ./{program}"
+    if any(map(str.isspace, program)):
+        return f"there is no program {program!r} to run in {place}; argv has each argument as an item of its own"
+    return f"there is no program {program!r} to run in {place}; correct argv or workingDir"
 
 
 def _describe(program: str, code: int, output: Path) -> str:

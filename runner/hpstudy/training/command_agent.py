@@ -98,12 +98,12 @@ class Agent:
         """Let it end, when no fork of this process holds it either."""
         os.close(self._requests)
 
-    def has(self, program: Program) -> bool:
-        """Whether the program exists where it would run."""
+    def find(self, program: Program) -> str:
+        """Whether the program could run where it would: ``found``, or else what command_agent.sh says of it."""
         with self._ask(program) as run:
             while (answer := run.answer()) is None:
                 run.wait(None)
-            return answer == "found"
+            return answer
 
     def run(self, program: Program) -> "Run":
         """Start the program; its end is that of the context.

@@ -10,7 +10,8 @@
 #   env/NAME             its variables
 #   workdir              where it runs
 #   output               the file that its output is appended to; without one, only say whether the program exists
-#   answers              FIFO to those who asked: "ended CODE"; or else "found", "missing"
+#   answers              FIFO to those who asked: "ended CODE"; or else "found", "missing", "no folder" (the workdir),
+#                        "not executable", "beside" (in the workdir, where only a path would find it)
 #   signals              FIFO from those who asked: signals for the program's process group, a name a line. When nobody
 #                        writes to it any more, the group is killed.
 #
@@ -28,7 +29,7 @@ hp_read() {
     done <"$1"
 }
 
-# Becomes the program; or, with `check`, says whether it could.
+# Becomes the program; or, with `check`, writes whether it could.
 hp_become() {
     hp_check=$1
     set --
@@ -42,12 +43,23 @@ hp_become() {
         export "${hp_file##*/}=$hp_value"
     done
     hp_read "$hp_folder/workdir"
-    cd "$hp_value" || exit 126
+    cd "$hp_value" || {
+        [ -z "$hp_check" ] || echo 'no folder'
+        exit 126
+    }
     if [ "$hp_check" ]; then
+        hp_answer=missing
         case $1 in
-        */*) [ -f "$1" ] && [ -x "$1" ] ;;
-        *) command -v "$1" >/dev/null ;;
+        */*)
+            [ ! -f "$1" ] || hp_answer='not executable'
+            [ ! -f "$1" ] || [ ! -x "$1" ] || hp_answer=found
+            ;;
+        *)
+            [ ! -f "$1" ] || hp_answer=beside
+            ! command -v "$1" >/dev/null || hp_answer=found
+            ;;
         esac
+        echo "$hp_answer"
     elif [ "$hp_setsid" ]; then
         exec setsid "$@"
     else
@@ -88,10 +100,8 @@ if [ "$1" = serve ]; then
     exec 5>"$3"
     if [ -f "$hp_folder/output" ]; then
         hp_run
-    elif (hp_become check 2>/dev/null); then
-        echo found >&4
     else
-        echo missing >&4
+        (hp_become check 2>/dev/null >&4)
     fi
     echo "ended $$" >&5
     exit 0

@@ -118,7 +118,9 @@ class JsonLines:
         try:
             metrics = json.loads(line)
         except ValueError as error:
-            raise MetricsError(f"{where} is no JSON ({error}): {line!r:.200}") from None
+            raise MetricsError(
+                f"{where} is no JSON ({error}), and each line must be a whole object: {line!r:.200}"
+            ) from None
         if not isinstance(metrics, dict):
             raise MetricsError(f"{where} must be an object of metrics by name, got {line!r:.200}")
         step = _step(metrics.pop(STEP, self._before + self._count), where)

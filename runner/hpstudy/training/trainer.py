@@ -1,7 +1,7 @@
 """The ``transformers`` form: a Hugging Face Trainer run from names alone."""
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -177,17 +177,32 @@ class TransformersForm:
         return arguments, model, adapter
 
 
-def _check_strategies(arguments: Mapping[str, Any], searched: Container[str]) -> None:
-    """Check what Transformers would refuse in every trial.
+def _check_strategies(arguments: Mapping[str, Any], searched: Collection[str]) -> None:
+    """Check what Transformers would refuse in every trial, or ignore in every trial.
 
     Raises:
-        InvalidStudyError: it would load the best model without having saved it.
+        InvalidStudyError: an interval of steps without the strategy that goes by steps; or it would save the best model
+            by no metric, or load it without having saved it.
     """
-    fields = ("load_best_model_at_end", "save_strategy", "eval_strategy")
-    if any(name in searched for name in fields) or not arguments.get("load_best_model_at_end"):
+
+    def strategy(name: str) -> str | None:
+        """Its value; None where trials have several."""
+        return None if name in searched else str(getattr(arguments[name], "value", arguments[name]))
+
+    evaluate, save = strategy("eval_strategy"), strategy("save_strategy")
+    for steps, name, value in (("eval_steps", "eval_strategy", evaluate), ("save_steps", "save_strategy", save)):
+        if value not in ("steps", None) and (steps in searched or steps in arguments):
+            where = "searchSpace" if steps in searched else "arguments"
+            problem = f"changes nothing without arguments.{name}: steps, it is {value}"
+            raise InvalidStudyError(reasons.INVALID_OPTION, f"{where}.{steps}: {problem}")
+    if "load_best_model_at_end" in searched:
         return
-    save, evaluate = (str(getattr(arguments[name], "value", arguments[name])) for name in fields[1:])
-    if save not in (SaveStrategy.BEST.value, evaluate):
+    loads = arguments.get("load_best_model_at_end")
+    if save == SaveStrategy.BEST and not loads and not {"metric_for_best_model"} & {*arguments, *searched}:
+        raise InvalidStudyError(
+            reasons.INVALID_OPTION, "arguments.save_strategy: best of what? Give arguments.metric_for_best_model too"
+        )
+    if loads and evaluate and save not in (SaveStrategy.BEST, evaluate, None):
         raise InvalidStudyError(
             reasons.INVALID_OPTION,
             f"arguments.load_best_model_at_end: needs save_strategy: {evaluate} (or best), as eval_strategy is; or "

@@ -55,7 +55,8 @@ def conclude(metrics: Mapping[str, Any], spec: StudySpec) -> Outcome:
             violations |= constraint.violations(_number(metrics, constraint.metric))
         scores = _scores(metrics, spec.stop_when.scores) if spec.stop_when and spec.stop_when.scores else ()
     except _MissingError as error:
-        return Outcome(failure=Failure.METRIC_MISSING, message=str(error), metrics=metrics)
+        where = "" if metrics else _where_reports_are(spec)
+        return Outcome(failure=Failure.METRIC_MISSING, message=f"{error}{where}", metrics=metrics)
     return Outcome(values=values, metrics=metrics, violations=violations, scores=scores)
 
 
@@ -77,6 +78,16 @@ def conclude_unmade(error: BaseException) -> Outcome:
     if not isinstance(error, Exception):
         return BROKEN_OFF
     return Outcome(failure=Failure.ERROR, message=f"no hyperparameters: {type(error).__name__}: {error}")
+
+
+def _where_reports_are(spec: StudySpec) -> str:
+    """For a program that ended well and said nothing."""
+    if spec.trial.command is None:
+        return ""
+    read = spec.trial.command.metrics
+    if read.pattern is not None:
+        return f": metrics.pattern {read.pattern!r} matched no line of its output"
+    return f": it wrote no line of JSON to {read.file}, whose path is in HPSTUDY_METRICS"
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float:

@@ -26,6 +26,9 @@ def run_script(form: ScriptForm, run: Run, environment: GroupEnvironment) -> Non
     take_share(run, processes=int(os.environ["LOCAL_WORLD_SIZE"]))
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     world = int(os.environ["WORLD_SIZE"])
+    if world > 1 and not torch.accelerator.is_available():
+        # Without it accelerate takes ranks on CPUs for strangers, and each would train by itself.
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     os.environ.update(environment.variables())
     os.chdir(environment.folder)
     sys.argv = [str(form.path), *form.args]

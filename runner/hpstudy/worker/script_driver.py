@@ -109,9 +109,14 @@ class ScriptDriver(Leader):
             self._let_go()
             if launch.decided:
                 continue
+            if cause := launch.cause:
+                _log.error("the script failed on rank %d: %s\n%s", cause.rank, cause.message, cause.traceback)
             failures = 0 if standing.finished > before.finished else failures + 1
-            if failures and standing.verdict.next in (Next.ASK, Next.WAIT):
-                self._give_up_on(launch.cause, failures)
+            if standing.verdict.next in (Next.ASK, Next.WAIT):
+                if failures:
+                    self._give_up_on(cause, failures)
+            elif cause:  # what it does with the best trial
+                self._events.emit("script failed", message=cause.message)
         verdict = standing.verdict
         event = "leaving" if verdict.next is Next.LEAVE else "finished"
         self._events.emit(event, reason=verdict.reason, message=verdict.message)
@@ -130,7 +135,6 @@ class ScriptDriver(Leader):
                 f"trial.script {path} ended without running a trial; it must call "
                 "hpstudy.hyperparameter_search(trainer, ...)",
             )
-        _log.error("the script failed on rank %d: %s\n%s", cause.rank, cause.message, cause.traceback)
         if cause.invalid is not None:
             raise InvalidStudyError(cause.invalid, cause.message)
         if failures >= _MAX_FAILURES:

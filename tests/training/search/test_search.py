@@ -202,6 +202,27 @@ def test_failed_and_pruned_trials_leave_nothing_and_do_not_end_the_search(tmp_pa
     assert set(alive[1:]) == {1}  # the user's own, from before
 
 
+def test_after_the_last_step_there_is_nothing_to_prune(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    pruner = optuna.pruners.ThresholdPruner(upper=-1.0, n_warmup_steps=4)
+    given = trainer(tmp_path / "output", num_train_epochs=4)
+    best = hyperparameter_search(given, learning_rate, n_trials=1, storage=url, study_name="search", pruner=pruner)
+    (trial,) = stored(url)
+    assert trial.state.name == "COMPLETE"
+    assert list(trial.intermediate_values) == [1, 2, 3, 4]
+    assert best.objective == min(trial.intermediate_values.values())
+
+
+def test_an_output_folder_that_is_elsewhere_by_now_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    given = trainer(Path("relative"), num_train_epochs=1)
+    monkeypatch.chdir(tmp_path / "b")
+    assert hyperparameter_search(given, learning_rate, n_trials=1).run_id == "0"
+    assert (tmp_path / "b" / "relative").is_dir()
+
+
 class _PrunesTheFirst(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         return trial.number == 0
@@ -320,6 +341,8 @@ def masked_lines(folder: Path) -> Trainer:
         ("optuna", {"n_job": 2}, "n_job: .* did you mean n_jobs"),
         ("optuna", {"n_trials": 0}, "n_trials: must be a whole number of at least 1"),
         ("optuna", {"n_trials": None}, "n_trials: needed where there is no timeout"),
+        ("optuna", {"compute_objective": "eval_loss"}, "compute_objective: must be a function, got 'eval_loss'"),
+        ("optuna", {"hp_space": {"learning_rate": 1e-3}}, "hp_space: must be a function, got {'learning_rate': 0.001}"),
         ("optuna", {"direction": "up"}, "direction: must be minimize or maximize"),
         ("optuna", {"direction": ["minimize", "maximize"]}, "compute_objective: needed for 2 directions"),
         ("optuna", {"storage": optuna.storages.InMemoryStorage()}, "storage: must be the URL of a database"),

@@ -73,13 +73,15 @@ def test_exit_codes_folders_and_output(agent: Agent, tmp_path: Path) -> None:
 
 def test_it_knows_which_programs_there_are(agent: Agent, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("#!/bin/sh\n")
-    assert agent.has(Program(["sh"], "."))
-    assert agent.has(Program([sys.executable], str(tmp_path)))
-    assert not agent.has(Program(["nosuch"], "."))
-    assert not agent.has(Program(["./mine"], "."))  # cannot be executed yet
+    assert agent.find(Program(["sh"], ".")) == "found"
+    assert agent.find(Program([sys.executable], str(tmp_path))) == "found"
+    assert agent.find(Program(["nosuch"], ".")) == "missing"
+    assert agent.find(Program(["./nosuch"], ".")) == "missing"
+    assert agent.find(Program(["./mine"], ".")) == "not executable"
+    assert agent.find(Program(["mine"], ".")) == "beside"
     (tmp_path / "mine").chmod(0o755)
-    assert agent.has(Program(["./mine"], "."))
-    assert not agent.has(Program(["sh"], "nowhere"))
+    assert agent.find(Program(["./mine"], ".")) == "found"
+    assert agent.find(Program(["sh"], "nowhere")) == "no folder"
 
 
 def child(folder: Path) -> int:

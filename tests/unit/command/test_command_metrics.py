@@ -69,6 +69,7 @@ class TestJsonLines:
         ("line", "complaint"),
         [
             ("loss=0.5", "m.jsonl, line 1 is no JSON"),
+            ("{", "line 1 is no JSON (.*), and each line must be a whole object: '{'"),
             ("[0.5]", "must be an object of metrics by name, got '\\[0.5\\]'"),
             ('{"step": 0.5}', "the step must be a whole number from 0 to 2147483647, got 0.5"),
             ('{"step": true}', "the step must be a whole number"),
