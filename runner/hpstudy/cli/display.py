@@ -84,7 +84,7 @@ class Display:
                 )
             case {"event": "end"}:
                 self._end(event)
-            case {"event": "script failed", "message": message}:
+            case {"event": "script-failed", "message": message}:
                 self._console.print("[red]the script failed after its search[/red]  ", Text(message.strip()), sep="")
 
     def _end(self, event: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ hp_become() {
         export "${hp_file##*/}=$hp_value"
     done
     hp_read "$hp_folder/workdir"
-    cd "$hp_value" || {
+    cd "$hp_value" >/dev/null || { # where it goes by CDPATH it says so
         [ -z "$hp_check" ] || echo 'no folder'
         exit 126
     }

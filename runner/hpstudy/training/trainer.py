@@ -198,7 +198,7 @@ def _check_strategies(arguments: Mapping[str, Any], searched: Collection[str]) -
     if "load_best_model_at_end" in searched:
         return
     loads = arguments.get("load_best_model_at_end")
-    if save == SaveStrategy.BEST and not loads and not {"metric_for_best_model"} & {*arguments, *searched}:
+    if save == SaveStrategy.BEST and not loads and "metric_for_best_model" not in {*arguments, *searched}:
         raise InvalidStudyError(
             reasons.INVALID_OPTION, "arguments.save_strategy: best of what? Give arguments.metric_for_best_model too"
         )

@@ -116,7 +116,7 @@ class ScriptDriver(Leader):
                 if failures:
                     self._give_up_on(cause, failures)
             elif cause:  # what it does with the best trial
-                self._events.emit("script failed", message=cause.message)
+                self._events.emit("script-failed", message=cause.message)
         verdict = standing.verdict
         event = "leaving" if verdict.next is Next.LEAVE else "finished"
         self._events.emit(event, reason=verdict.reason, message=verdict.message)
