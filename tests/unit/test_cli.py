@@ -21,6 +21,7 @@ from hpstudy.cli.display import Display
 from hpstudy.cli.main import main
 from hpstudy.cli.run import _local
 from hpstudy.cli.text import format_seconds
+from hpstudy.storage import attributes
 from hpstudy.storage.opening import open_storage
 from hpstudy.storage.reading import StudySnapshot
 from hpstudy.trials.assignment import Assignment
@@ -316,6 +317,23 @@ def test_a_study_without_a_trial_within_its_constraints_says_so(folder: Path, mo
     result = CliRunner().invoke(main, ["run", str(write(folder, **fields)), "--storage", url])
     assert "No trial keeps the constraints." in result.output
     assert "Sampler   GPSampler: 1 trial of 1 flat parameter" in result.output
+
+
+def test_a_checkpoint_that_somebody_removed_is_said_to_be_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    fields: dict[str, Any] = {"budget": {"maxTrials": 1}, "checkpoints": {}, "trial": TRIAL}
+    url = f"sqlite:///{folder / 's.db'}"
+    given = spec(**fields)
+    with TrialLoop(given, url, "mine") as loop:
+        assigned = loop.next()
+        assert isinstance(assigned, Assignment)
+        assigned.trial.set_user_attr(attributes.CHECKPOINT, str(folder / "best"))
+        loop.tell(assigned, conclude({"loss": 1}, given))
+    (folder / "best").mkdir()
+    command = ["run", str(write(folder, **fields)), "--storage", url]
+    assert f"checkpoint {folder / 'best'}\n" in CliRunner().invoke(main, command).output
+    (folder / "best").rmdir()
+    assert f"checkpoint {folder / 'best'}, which is gone\n" in CliRunner().invoke(main, command).output
 
 
 @pytest.mark.parametrize(

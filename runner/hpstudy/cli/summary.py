@@ -66,7 +66,8 @@ def summarise(
         if held_out:
             console.print(f"    on data the study never saw: {format_values(held_out)}", soft_wrap=True)
         if trial.checkpoint:
-            console.print(f"    checkpoint {trial.checkpoint}", soft_wrap=True)
+            here = not trial.checkpoint.startswith("/") or Path(trial.checkpoint).exists()
+            console.print(f"    checkpoint {trial.checkpoint}{'' if here else ', which is gone'}", soft_wrap=True)
     plot = plot_history(stored, study.spec, output / "history.png")
     console.print(f"[bold]Plot[/bold]      {plot}", soft_wrap=True)
     database = output / "study.db" if url.startswith("sqlite") else "as given with --storage"
