@@ -165,8 +165,13 @@ def test_an_upgrade_leaves_what_runs_alone(away: Replicas, team: Team) -> None:
 def test_every_line_about_a_study_says_which(served: Team, operator: Operator) -> None:
     served.apply(study())
     served.until("StorageReady", "True")
-    lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
-    about = [line for line in lines if line.get("namespace") == served.namespace]
+
+    def lines() -> list[Resource]:
+        """About the study: kopf writes them when the status is there."""
+        complete = operator.log.read_text().rpartition("\n")[0]
+        return [line for line in map(json.loads, complete.splitlines()) if line.get("namespace") == served.namespace]
+
+    about = eventually(lines, "a line about the study")
     assert {line["study"] for line in about} == {"reviews"}
     assert {"time", "level", "logger", "message"} <= about[0].keys()
 
