@@ -21,10 +21,10 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in keys:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
-            keys.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+            keys.add((key.tag, key.value))
         return node
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
